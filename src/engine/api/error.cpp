@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/api/error.h"
+
+#include "engine/json_text.h"
+#include "http/error_answer.h"
+#include "http/head_writer.h"
+
+namespace sluice::engine {
+
+ApiError bad_request(std::string message, std::optional<std::string> param) {
+    return {400, "BadRequestError", std::move(message), std::move(param)};
+}
+
+ApiError invalid_body(std::string type, std::string place, std::string message) {
+    std::string location = "('body',";
+    if (!place.empty()) {
+        const bool number = place.find_first_not_of("0123456789") == std::string::npos;
+        location += number ? " " + place : " '" + place + "'";
+    }
+    location += ")";
+    ApiError error;
+    error.type = "Bad Request";
+    error.message = "1 validation error:\n  {'type': '" + type + "', 'loc': " + location + ", 'msg': '" + message + "'}";
+    error.param = place.empty() ? "body" : "body." + place;
+    return error;
+}
+
+ApiError not_found_model(std::string message) { return {404, "NotFoundError", std::move(message), "model"}; }
+
+ApiError internal_error(std::string message) { return {500, "InternalServerError", std::move(message), std::nullopt}; }
+
+ApiError error_of_status(std::uint16_t status, std::string message) {
+    ApiError error;
+    error.status = status;
+    switch (status) {
+        case 400: error.type = "BadRequestError"; break;
+        case 404: error.type = "NotFoundError"; break;
+        case 500: error.type = "InternalServerError"; break;
+        case 429:
+        case 503: error.type = status == 503 ? "Service Unavailable" : "Too Many Requests"; break;
+        default: error.type = http::error_type_of(status);
+    }
+    error.message = message.empty() ? std::string(http::reason_of(status)) : std::move(message);
+    return error;
+}
+
+std::string error_json(const ApiError& error) {
+    JsonText json;
+    json.begin_object().key("error").begin_object().member("message", error.message).member("type", error.type);
+    if (error.param) {
+        json.member("param", *error.param);
+    } else {
+        json.member("param", nullptr);
+    }
+    return std::move(json.member("code", error.status).end_object().end_object().text);
+}
+
+std::string error_event_json(const ApiError& error) {
+    std::string text = R"({"error": {"message": )";
+    append_json_string(text, error.message);
+    text += R"(, "type": )";
+    append_json_string(text, error.type);
+    text += R"(, "param": )";
+    if (error.param) {
+        append_json_string(text, *error.param);
+    } else {
+        text += "null";
+    }
+    return text + R"(, "code": )" + std::to_string(error.status) + "}}";
+}
+
+}  // namespace sluice::engine

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/http_calls.h"
+
+#include "http/head_writer.h"
+
+namespace sluice::engine {
+
+class HttpCalls::Call final : public http::ResponseEvents {
+public:
+    Call(HttpCalls& calls, std::uint64_t number, OnEnd on_end, OnLine on_line)
+        : calls_(calls),
+          number_(number),
+          on_end_(std::move(on_end)),
+          on_line_(std::move(on_line)),
+          request_(*this),
+          timer_(Delegate<void()>::to<&Call::fail>(*this)) {}
+
+    void start(http::UpstreamPool* pool, SliceQueue message, Duration timeout) {
+        // An address too many, or no memory for the message: told later, as every failure.
+        const bool impossible = pool == nullptr || message.empty();
+        calls_.context_.loop.arm(timer_, impossible ? Duration::zero() : timeout);
+        if (!impossible) request_.start(*pool, std::move(message));
+    }
+
+    void on_response_head(const http::ResponseHead& head) override { answer_.status = head.status; }
+
+    void on_response_body(Slice bytes) override {
+        answer_.body.append(bytes.view());
+        if (answer_.body.size() > kAnswerMax) return fail();
+        if (!on_line_ || answer_.status != 200) return;
+        std::size_t end = 0;
+        while ((end = answer_.body.find('\n')) != std::string::npos) {
+            const std::string line = answer_.body.substr(0, end);
+            answer_.body.erase(0, end + 1);
+            on_line_(line);
+            if (over_) return;
+        }
+    }
+
+    void on_response_end() override { end(std::move(answer_)); }
+    void on_response_failed(const http::ClientFailure&) override { end(std::nullopt); }
+
+    void cancel() {
+        over_ = true;
+        timer_.cancel();
+        request_.cancel();
+    }
+
+    std::uint64_t number() const { return number_; }
+    OnEnd take_on_end() { return std::move(on_end_); }
+
+private:
+    void fail() { end(std::nullopt); }
+    void end(std::optional<HttpAnswer> answer) {
+        if (over_) return;
+        cancel();
+        calls_.ended(*this, std::move(answer));
+    }
+
+    HttpCalls& calls_;
+    std::uint64_t number_;
+    OnEnd on_end_;
+    OnLine on_line_;
+    http::ClientRequest request_;
+    Timer timer_;
+    HttpAnswer answer_;
+    bool over_ = false;
+};
+
+HttpCalls::HttpCalls(const Context& context)
+    : context_(context), texts_(context.loop.buffers()), purge_(Delegate<void()>::to<&HttpCalls::purge>(*this)) {}
+
+HttpCalls::~HttpCalls() { purge_.cancel(); }
+
+void HttpCalls::purge() { ended_.clear(); }
+
+http::UpstreamPool* HttpCalls::pool_of(const io::Address& address) {
+    const std::string name = address.text();
+    if (const auto found = pools_.find(name); found != pools_.end()) return found->second.get();
+    if (pools_.size() >= kAddressesMax) return nullptr;
+    http::UpstreamOptions options;
+    options.connect_timeout = std::chrono::seconds(10);
+    return pools_.emplace(name, std::make_unique<http::UpstreamPool>(context_.loop, address, options))
+        .first->second.get();
+}
+
+std::uint64_t HttpCalls::start(const HttpQuestion& question, OnEnd on_end, OnLine on_line) {
+    const std::uint64_t number = next_++;
+    auto call = std::make_unique<Call>(*this, number, std::move(on_end), std::move(on_line));
+    Call& started = *call;
+    calls_.emplace(number, std::move(call));
+
+    TextWriter writer(texts_);
+    writer.append(question.method);
+    writer.append(' ');
+    writer.append(question.path);
+    writer.append(" HTTP/1.1\r\n");
+    http::write_field(writer, "Host", question.host);
+    if (question.method != "GET") {
+        http::write_field(writer, "Content-Type", "application/json");
+        http::write_field(writer, "Content-Length", std::uint64_t{question.body.size()});
+    }
+    writer.append("\r\n");
+    writer.append(question.body);
+    SliceQueue message;
+    message.push(writer.finish());
+    started.start(pool_of(question.address), std::move(message), question.timeout);
+    return number;
+}
+
+void HttpCalls::ended(Call& call, std::optional<HttpAnswer> answer) {
+    const auto found = calls_.find(call.number());
+    ASSERT(found != calls_.end());
+    ended_.push_back(std::move(found->second));  // it is still on the stack
+    calls_.erase(found);
+    context_.loop.defer(purge_);
+    if (const OnEnd on_end = call.take_on_end()) on_end(std::move(answer));
+}
+
+void HttpCalls::cancel(std::uint64_t number) {
+    const auto found = calls_.find(number);
+    if (found == calls_.end()) return;
+    found->second->cancel();
+    ended_.push_back(std::move(found->second));
+    calls_.erase(found);
+    context_.loop.defer(purge_);
+}
+
+void HttpCalls::stop() {
+    while (!calls_.empty()) cancel(calls_.begin()->first);
+    for (auto& [name, pool] : pools_) pool->drain();
+}
+
+bool HttpCalls::finished() const {
+    if (!calls_.empty()) return false;
+    for (const auto& [name, pool] : pools_)
+        if (pool->open() != 0) return false;
+    return true;
+}
+
+}  // namespace sluice::engine

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// HTTP requests that an engine makes to other engines: /register and /query of a bootstrap server, and pulls.
+//
+// An answer is given whole, or line by line while it comes. A call ends exactly once, by its answer, a failure, its
+// time-out or cancel(); the callback may start another call.
+// Threads: one. Owns: the calls and the connections, one pool an address.
+// Errors: a call that fails, or whose answer is larger than kAnswerMax, ends with no answer.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/context.h"
+#include "http/client.h"
+#include "mem/text_arena.h"
+
+namespace sluice::engine {
+
+struct HttpAnswer {
+    std::uint16_t status = 0;
+    std::string body;
+};
+
+struct HttpQuestion {
+    io::Address address;
+    std::string host;   // the Host field
+    std::string_view method = "GET";
+    std::string path = "/";
+    std::string body;   // JSON
+    Duration timeout = kForever;
+};
+
+class HttpCalls {
+public:
+    using OnEnd = std::function<void(std::optional<HttpAnswer>)>;
+    using OnLine = std::function<void(std::string_view line)>;
+
+    explicit HttpCalls(const Context& context);
+    ~HttpCalls();
+
+    // With `on_line`, lines of a 200 answer go there and the answer's body stays empty.
+    std::uint64_t start(const HttpQuestion& question, OnEnd on_end, OnLine on_line = {});
+    void cancel(std::uint64_t call);
+
+    // Cancels everything. Run the loop until finished().
+    void stop();
+    bool finished() const;
+
+private:
+    static constexpr std::size_t kAnswerMax = 4 << 20;
+    static constexpr std::size_t kAddressesMax = 4096;
+    class Call;
+
+    http::UpstreamPool* pool_of(const io::Address& address);
+    void ended(Call& call, std::optional<HttpAnswer> answer);
+    void purge();
+
+    Context context_;
+    TextArena texts_;
+    std::map<std::string, std::unique_ptr<http::UpstreamPool>> pools_;
+    std::unordered_map<std::uint64_t, std::unique_ptr<Call>> calls_;
+    std::vector<std::unique_ptr<Call>> ended_;
+    io::Deferred purge_;
+    std::uint64_t next_ = 1;
+};
+
+}  // namespace sluice::engine

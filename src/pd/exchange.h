@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+// One client request from its last byte in to its last byte out: attempts at P/D pairs until one
+// answers.
+//
+//   Queued --admitted--> Trying --first content--> Relaying --> Done
+//                          |  ^
+//                          v  | another pair, another transfer id
+//                        BackingOff
+//
+// While Trying, both legs are watched and nothing has gone to the client, so any failure of either
+// may be tried elsewhere or answered with the engine's own status and words. From the first content
+// on nothing is tried again: a failure ends the stream with an error event and a cut connection,
+// never as if it were whole. Every phase has a deadline (pd/options.h).
+//
+// Invariants:
+// 1. The client is answered exactly once, or its connection is cut.
+// 2. A transfer id is used for one attempt only.
+// 3. When the exchange is done no leg of it is left but a detached prefill.
+// Threads: one. Owns: its legs (in the proxy's slab).
+#pragma once
+
+#include <string>
+
+#include "pd/decode_answer.h"
+#include "pd/leg.h"
+#include "pd/leg_message.h"
+#include "pd/metrics.h"
+#include "pd/routes.h"
+
+namespace sluice::pd {
+
+class Proxy;
+
+// What went wrong with an attempt, and what the client is told if it was the last.
+struct AttemptFailure {
+    std::uint16_t status = 502;
+    std::string message;  // of our own answer, if there is no upstream body
+    Slice field_lines;    // of the upstream's answer
+    SliceQueue body;
+    bool has_upstream_answer = false;
+    bool retryable = true;
+    Outcome outcome = Outcome::UpstreamError;
+};
+
+class Exchange final : private LegEvents, public ListNode<Exchange> {
+public:
+    Exchange(Proxy& proxy, http::ServerConnection& client, const Route& route);
+    ~Exchange();
+
+    // The body is complete. May answer at once.
+    void begin();
+    // It waits for admission, got it, or will not.
+    void queued();
+    void admitted();
+    void turned_away();
+    void client_gone();
+    void client_drained();
+    bool done() const { return phase_ == Phase::Done; }
+
+private:
+    enum class Phase : std::uint8_t { Queued, Trying, BackingOff, Relaying, Done };
+
+    // -- LegEvents
+    void on_leg_head(Leg& leg, const http::ResponseHead& head) override;
+    void on_leg_body(Leg& leg, Slice bytes) override;
+    void on_leg_end(Leg& leg) override;
+    void on_leg_failed(Leg& leg, const LegFailure& failure) override;
+
+    // -- attempts (exchange_attempt.cpp)
+    void attempt();
+    bool choose_instances();
+    void start_prefill();
+    void start_decode();
+    Duration decode_delay();
+    LegHeadFacts leg_head_facts() const;
+    void write_attempt_ids();
+
+    // -- what the legs say (exchange_legs.cpp)
+    void prefill_done();
+    void prefill_refused(std::uint16_t status);
+    void decode_verdict(DecodeAnswer::Verdict verdict);
+    void decode_refused();
+    AttemptFailure transport_failure(const Leg& leg, const LegFailure& failure) const;
+
+    // -- ends
+    void attempt_failed(AttemptFailure failure);
+    bool may_retry(const AttemptFailure& failure);
+    void back_off();
+    void end_legs();
+    void end_prefill_leg();
+    void answer_failure(AttemptFailure& failure);
+    void answer_error(std::uint16_t status, std::string_view message, Outcome outcome);
+    void commit();
+    void relay();
+    void relay_end();
+    void break_stream(std::string_view message);
+    void finish(Outcome outcome);
+    void on_request_deadline();
+    void on_phase_timer();
+    void on_idle_timer();
+    void arm_first_token_timer();
+    Slice write_answer_fields();
+    std::string_view affinity_key(char (&scratch)[256]) const;
+
+    Proxy& proxy_;
+    http::ServerConnection* client_;
+    const Route& route_;
+    RequestPath path_;
+    Phase phase_ = Phase::Queued;
+    bool entered_ = false;          // counted by admission
+    bool whole_on_decode_ = false;  // this attempt has no prefill leg
+    bool prefill_done_ = false;
+    bool decode_may_pull_ = false;  // D was sent its request, so it may wait for P's blocks
+    bool blame_both_ = false;       // a failure behind P's 200 may be either's
+    std::uint32_t attempts_ = 0;
+    std::uint64_t tried_prefill_ = 0;  // bit per instance that failed this exchange
+    std::uint64_t tried_decode_ = 0;
+
+    BodyScan scan_;
+    std::string request_id_;
+    std::string leg_request_id_;
+    std::string transfer_id_;
+
+    const Dialect* dialect_ = nullptr;
+    fleet::DataParallelRank rank_;  // of this attempt
+    std::uint32_t prefill_index_ = 0;
+    std::uint32_t decode_index_ = 0;
+    Leg* prefill_ = nullptr;
+    Leg* decode_ = nullptr;
+    std::string prefill_text_;  // P's answer
+    Slice prefill_fields_;
+    std::string prefill_params_;  // kv_transfer_params of it
+    DecodeAnswer answer_;
+
+    Timer request_deadline_;
+    Timer phase_timer_;  // decode delay, back-off, queue time-out
+    Timer idle_timer_;   // first token, then between events
+    Instant began_{};
+    Instant admitted_at_{};
+    Instant prefill_began_{};
+    Instant prefill_ended_{};
+    Instant last_byte_{};
+    Instant first_content_{};
+};
+
+}  // namespace sluice::pd

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+// One attempt: choose a pair, start the legs in the dialect's order.
+#include "json/value.h"
+#include "pd/exchange.h"
+#include "pd/proxy.h"
+
+namespace sluice::pd {
+
+std::string_view Exchange::affinity_key(char (&scratch)[256]) const {
+    if (const auto session = client_->request().fields.find(http::FieldId::XSessionId))
+        return *session;
+    const json::Member& user = scan_[kUser];
+    if (user.kind != json::Kind::String) return {};
+    return json::as_string(user, client_->body().view(), scratch).value_or(std::string_view());
+}
+
+// Ids are new for every attempt: two lives of one transfer id mix two prompts' blocks.
+void Exchange::write_attempt_ids() {
+    constexpr std::string_view kHex = "0123456789abcdef";
+    transfer_id_ = "xfer-";
+    for (int word = 0; word < 2; ++word) {
+        std::uint64_t value = proxy_.rng_();
+        for (int digit = 0; digit < 16; ++digit, value >>= 4)
+            transfer_id_.push_back(kHex[value & 15]);
+    }
+    leg_request_id_ = request_id_;
+    if (attempts_ > 1) leg_request_id_ += "-try" + std::to_string(attempts_);
+}
+
+LegHeadFacts Exchange::leg_head_facts() const {
+    LegHeadFacts facts;
+    facts.request_id = leg_request_id_;
+    facts.upstream_api_key = proxy_.options_.upstream_api_key;
+    facts.drop_authorization = !proxy_.options_.api_keys.empty();
+    return facts;
+}
+
+void Exchange::attempt() {
+    ++attempts_;
+    proxy_.metrics_.attempts.add();
+    prefill_done_ = decode_may_pull_ = blame_both_ = false;
+    prefill_text_.clear();
+    prefill_params_.clear();
+    dialect_ = nullptr;
+    whole_on_decode_ =
+        route_.serve != Serve::PrefillDecode || scan_.whole_on_decode != WholeOnDecode::No;
+    answer_.reset(route_.api, route_.serve != Serve::PrefillDecode);
+    write_attempt_ids();
+    if (!choose_instances()) return;
+    if (whole_on_decode_) {
+        start_decode();
+    } else {
+        start_prefill();
+    }
+}
+
+// Both are chosen, and counted as load, at the start; a pair that cannot be made whole is no
+// attempt.
+bool Exchange::choose_instances() {
+    char scratch[256];
+    const std::string_view key = affinity_key(scratch);
+    const fleet::Instance* prefill = nullptr;
+    if (!whole_on_decode_) {
+        prefill = proxy_.pick(fleet::Role::Prefill, tried_prefill_, key, true);
+        if (prefill == nullptr) {
+            if (!proxy_.options_.decode_fallback) {
+                answer_error(503, "no prefill instance can serve now", Outcome::Unavailable);
+                return false;
+            }
+            proxy_.metrics_.decode_fallbacks.add();
+            whole_on_decode_ = true;
+        }
+    }
+    if (prefill != nullptr) {
+        prefill_ = proxy_.new_leg(*this, *prefill);
+        prefill_->enter_load(static_cast<std::int64_t>(client_->body().size));
+        prefill_index_ = prefill->index;
+        dialect_ = dialect_of(prefill->dialect);
+        if (!prefill->ranks.empty()) {
+            const auto turn = prefill->state->rank_cursor.fetch_add(1, std::memory_order_relaxed);
+            rank_ = prefill->ranks[turn % prefill->ranks.size()];
+        }
+    }
+    const fleet::Instance* decode = proxy_.pick(fleet::Role::Decode, tried_decode_, key, false);
+    if (decode == nullptr) {
+        end_legs();
+        answer_error(503, "no decode instance can serve now", Outcome::Unavailable);
+        return false;
+    }
+    decode_ = proxy_.new_leg(*this, *decode);
+    decode_->enter_load(0);
+    decode_index_ = decode->index;
+    return true;
+}
+
+void Exchange::start_prefill() {
+    const fleet::Instance& instance = proxy_.fleet_->prefill[prefill_index_];
+    AttemptFacts attempt_facts{&instance, &rank_, transfer_id_};
+    LegHeadFacts head_facts = leg_head_facts();
+    if (!instance.ranks.empty()) head_facts.rank = &rank_;
+    SliceQueue message =
+        make_prefill_message(client_->texts(), client_->request(), client_->body(), scan_,
+                             route_.api, instance, head_facts, *dialect_, attempt_facts);
+    if (message.empty()) {
+        end_legs();
+        return answer_error(503, "out of buffer memory", Outcome::Overload);
+    }
+    prefill_began_ = proxy_.loop_.now();
+    prefill_->send(proxy_.pool(fleet::Role::Prefill, prefill_index_), std::move(message),
+                   proxy_.options_.prefill_timeout, false);
+    if (dialect_->order() == LegOrder::Sequential) return;
+    const Duration delay = decode_delay();
+    if (delay <= Duration::zero()) return start_decode();
+    proxy_.loop_.arm(phase_timer_, delay);
+}
+
+Duration Exchange::decode_delay() {
+    const fleet::InstanceState& state = prefill_->state();
+    const bool suspect = state.consecutive_failures.load(std::memory_order_relaxed) > 0;
+    return proxy_.pace_[prefill_index_].delay(client_->body().size, suspect,
+                                              proxy_.options_.decode_delay_max);
+}
+
+void Exchange::start_decode() {
+    if (decode_->sent()) return;
+    phase_timer_.cancel();
+    const fleet::Instance& instance = proxy_.fleet_->decode[decode_index_];
+    SliceQueue message;
+    if (route_.serve != Serve::PrefillDecode && !route_.edits_kv) {
+        message = make_plain_message(client_->texts(), client_->request(), client_->body(),
+                                     instance, leg_head_facts());
+    } else {
+        AttemptFacts attempt_facts;
+        if (!whole_on_decode_)
+            attempt_facts = {&proxy_.fleet_->prefill[prefill_index_], &rank_, transfer_id_};
+        message =
+            make_decode_message(client_->texts(), client_->request(), client_->body(), scan_,
+                                instance, leg_head_facts(), whole_on_decode_ ? nullptr : dialect_,
+                                attempt_facts, prefill_params_);
+    }
+    if (message.empty()) {
+        end_legs();
+        return answer_error(503, "out of buffer memory", Outcome::Overload);
+    }
+    decode_may_pull_ = !whole_on_decode_;
+    decode_->send(proxy_.pool(fleet::Role::Decode, decode_index_), std::move(message), kForever,
+                  client_->is_head_method());
+    arm_first_token_timer();
+}
+
+}  // namespace sluice::pd

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the legs say, and what it means.
+#include "http/head_writer.h"
+#include "json/scan.h"
+#include "json/value.h"
+#include "pd/exchange.h"
+#include "pd/proxy.h"
+
+namespace sluice::pd {
+
+namespace {
+
+// 429 and 503 are back-pressure: worth trying elsewhere, no sign of ill health.
+bool is_back_pressure(std::uint16_t status) { return status == 429 || status == 503; }
+
+// Another instance may do better. A 501 or a 4xx would be the same everywhere.
+bool worth_retrying(std::uint16_t status) {
+    return is_back_pressure(status) || (status >= 500 && status != 501 && status != 505);
+}
+
+fleet::Outcome health_of(std::uint16_t status) {
+    return status >= 500 && !is_back_pressure(status) && status != 501 ? fleet::Outcome::Failure
+                                                                       : fleet::Outcome::Neutral;
+}
+
+Outcome outcome_of_refusal(std::uint16_t status) {
+    return status < 500 ? Outcome::ClientError : Outcome::UpstreamError;
+}
+
+// kv_transfer_params of P's answer, raw; empty if absent, null, or the answer is no JSON object.
+// The answer needs the slack that the scanner asks for.
+std::string_view find_params(json::Scanner& scanner, std::string_view answer) {
+    static constexpr json::MemberSpec kSpecs[] = {{"kv_transfer_params", json::kRoot}};
+    static constexpr json::MemberTable kTable{kSpecs};
+    json::Member found[1];
+    if (!scanner.scan(answer, kTable, found)) return {};
+    return found[0].kind == json::Kind::Object ? json::raw(found[0], answer) : std::string_view();
+}
+
+}  // namespace
+
+void Exchange::on_leg_head(Leg& leg, const http::ResponseHead& head) {
+    if (&leg == decode_) return decode_verdict(answer_.on_head(head, client_->texts()));
+    if (head.status >= 300) {
+        TextWriter writer(client_->texts());
+        http::copy_fields(writer, head.fields,
+                          http::kHopByHop | http::FieldSet{http::FieldId::XRequestId});
+        prefill_fields_ = writer.finish();
+    }
+}
+
+void Exchange::on_leg_body(Leg& leg, Slice bytes) {
+    if (&leg == decode_) {
+        decode_verdict(answer_.on_body(std::move(bytes)));
+        return;
+    }
+    // P's answer matters when it is an error, or when D must be told what it says.
+    if (leg.status() < 300 && !dialect_->answer_carries_params()) return;
+    if (prefill_text_.size() + bytes.size > limits::kPrefillAnswerMax) {
+        AttemptFailure failure;
+        failure.message = "the prefill instance's answer is too large";
+        tried_prefill_ |= 1ULL << prefill_index_;
+        leg.report(fleet::Outcome::Failure);
+        return attempt_failed(std::move(failure));
+    }
+    prefill_text_.append(bytes.view());
+}
+
+void Exchange::on_leg_end(Leg& leg) {
+    if (&leg == prefill_) {
+        prefill_ = nullptr;
+        return leg.status() < 300 ? prefill_done() : prefill_refused(leg.status());
+    }
+    if (phase_ == Phase::Relaying) {
+        decode_ = nullptr;
+        return relay_end();
+    }
+    const DecodeAnswer::Verdict verdict = answer_.on_end();
+    if (verdict == DecodeAnswer::Verdict::Refused) return decode_refused();
+    decode_->report(fleet::Outcome::Success);
+    decode_ = nullptr;
+    commit();
+    relay_end();
+}
+
+void Exchange::on_leg_failed(Leg& leg, const LegFailure& failure) {
+    AttemptFailure attempt = transport_failure(leg, failure);
+    if (&leg == prefill_) {
+        prefill_ = nullptr;
+        tried_prefill_ |= 1ULL << prefill_index_;
+        leg.state().refresh_wanted.store(true, std::memory_order_relaxed);
+        return attempt_failed(std::move(attempt));
+    }
+    decode_ = nullptr;
+    if (phase_ == Phase::Relaying) return break_stream(attempt.message);
+    tried_decode_ |= 1ULL << decode_index_;
+    if (!failure.timed_out && !failure.client.delivered) decode_may_pull_ = false;
+    // Outside P/D a request that may have been acted on is never sent again.
+    if (route_.serve != Serve::PrefillDecode && failure.client.delivered) attempt.retryable = false;
+    attempt_failed(std::move(attempt));
+}
+
+AttemptFailure Exchange::transport_failure(const Leg& leg, const LegFailure& failure) const {
+    AttemptFailure attempt;
+    const std::string who =
+        leg.role() == fleet::Role::Prefill ? "the prefill instance" : "the decode instance";
+    if (failure.timed_out) {
+        attempt.status = 504;
+        attempt.outcome = Outcome::Timeout;
+        attempt.message = who + " did not finish within --prefill-timeout";
+        return attempt;
+    }
+    using Kind = http::ClientFailure::Kind;
+    if (failure.client.is_local()) {
+        attempt.status = 503;
+        attempt.outcome = Outcome::Overload;
+        attempt.message = "the proxy is out of connections: " + failure.client.describe();
+        return attempt;
+    }
+    const bool timed_out = failure.client.kind == Kind::ConnectTimeout;
+    attempt.status = timed_out ? 504 : 502;
+    attempt.outcome = timed_out ? Outcome::Timeout : Outcome::UpstreamError;
+    attempt.message = who + ": " + failure.client.describe();
+    return attempt;
+}
+
+// -- prefill
+
+void Exchange::prefill_done() {
+    prefill_done_ = true;
+    prefill_ended_ = proxy_.loop_.now();
+    if (phase_ == Phase::Trying)
+        proxy_.pace_[prefill_index_].note(client_->body().size, prefill_ended_ - prefill_began_);
+    if (phase_ != Phase::Trying) return;
+    if (dialect_->answer_carries_params()) {
+        const std::size_t size = prefill_text_.size();
+        prefill_text_.append(limits::kBufferSlack, '\0');
+        prefill_params_.assign(
+            find_params(proxy_.scanner_, std::string_view(prefill_text_).substr(0, size)));
+        prefill_text_.resize(size);
+        if (prefill_params_.empty()) {
+            AttemptFailure failure;
+            failure.message = "the prefill instance's answer carries no kv_transfer_params";
+            prefill_done_ = false;
+            tried_prefill_ |= 1ULL << prefill_index_;
+            proxy_.report(*proxy_.fleet_->prefill[prefill_index_].state, fleet::Outcome::Failure);
+            return attempt_failed(std::move(failure));
+        }
+    }
+    if (!decode_->sent()) return start_decode();
+    arm_first_token_timer();
+}
+
+void Exchange::prefill_refused(std::uint16_t status) {
+    if (phase_ != Phase::Trying) return;
+    AttemptFailure failure;
+    failure.status = status;
+    failure.retryable = worth_retrying(status);
+    failure.outcome = outcome_of_refusal(status);
+    failure.message = "the prefill instance refused the request";
+    failure.has_upstream_answer = true;
+    failure.field_lines = prefill_fields_;
+    TextWriter writer(client_->texts());
+    writer.append(std::string_view(prefill_text_).substr(0, limits::kUpstreamErrorBytesMax));
+    failure.body.push(writer.finish());
+    tried_prefill_ |= 1ULL << prefill_index_;
+    fleet::InstanceState& state = *proxy_.fleet_->prefill[prefill_index_].state;
+    const fleet::Outcome health = health_of(status);
+    if (health == fleet::Outcome::Failure) {
+        proxy_.report(state, health);
+        state.refresh_wanted.store(true, std::memory_order_relaxed);
+    }
+    attempt_failed(std::move(failure));
+}
+
+// -- decode
+
+void Exchange::decode_verdict(DecodeAnswer::Verdict verdict) {
+    if (phase_ == Phase::Relaying) return relay();
+    switch (verdict) {
+        case DecodeAnswer::Verdict::Hold:
+            return;
+        case DecodeAnswer::Verdict::Content:
+            return commit();
+        case DecodeAnswer::Verdict::Refused:
+            return decode_refused();
+    }
+}
+
+void Exchange::decode_refused() {
+    const std::uint16_t status = answer_.refused_status();
+    AttemptFailure failure;
+    failure.status = status;
+    failure.retryable = worth_retrying(status);
+    failure.outcome = outcome_of_refusal(status);
+    if (answer_.status() >= 400) {
+        failure.has_upstream_answer = true;
+        failure.field_lines = answer_.field_lines();
+        failure.body = std::move(answer_.held());
+    } else if (!answer_.refused_body().empty()) {
+        // An error event before any content: what would have been an HTTP error, had D known in
+        // time.
+        TextWriter lines(client_->texts());
+        http::write_date(lines);
+        http::write_field(lines, "Content-Type", "application/json");
+        failure.field_lines = lines.finish();
+        TextWriter body(client_->texts());
+        body.append(answer_.refused_body());
+        failure.body.push(body.finish());
+        failure.has_upstream_answer = true;
+    } else {
+        failure.message = "the decode instance ended its stream without any content";
+    }
+    tried_decode_ |= 1ULL << decode_index_;
+    const fleet::Outcome health = health_of(status);
+    if (decode_ != nullptr) decode_->report(health);
+    blame_both_ = health == fleet::Outcome::Failure;
+    if (route_.serve != Serve::PrefillDecode && !is_back_pressure(status))
+        failure.retryable = false;
+    attempt_failed(std::move(failure));
+}
+
+}  // namespace sluice::pd

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pd/local_routes.h"
+
+#include "base/version.h"
+
+namespace sluice::pd {
+
+namespace {
+constexpr std::string_view kJson = "application/json";
+}
+
+void LocalRoutes::serve(Serve what) {
+    switch (what) {
+        case Serve::Health:
+            return health();
+        case Serve::Ready:
+            return ready();
+        case Serve::Healthcheck:
+            return healthcheck();
+        case Serve::Version:
+            return version();
+        case Serve::Models:
+            return models();
+        case Serve::Metrics:
+            return metrics();
+        case Serve::Unknown:
+        case Serve::PrefillDecode:
+        case Serve::OneDecode:
+            UNREACHABLE();
+    }
+}
+
+std::size_t LocalRoutes::usable(fleet::Role role) const {
+    std::size_t count = 0;
+    for (const fleet::Instance& instance : proxy_.fleet_->of(role)) {
+        const bool speaks = role == fleet::Role::Decode || dialect_of(instance.dialect) != nullptr;
+        count += speaks && instance.usable() && fleet::may_try(*instance.state, proxy_.loop_.now());
+    }
+    return count;
+}
+
+// The process lives. Whether it can serve is /ready's business.
+void LocalRoutes::health() { client_.respond(200, {}, {}); }
+
+void LocalRoutes::ready() {
+    const std::size_t prefill = usable(fleet::Role::Prefill);
+    const std::size_t decode = usable(fleet::Role::Decode);
+    const bool draining =
+        proxy_.draining_ || proxy_.shared_.draining.load(std::memory_order_relaxed);
+    const bool can_serve =
+        !draining && decode > 0 && (prefill > 0 || proxy_.options_.decode_fallback);
+    TextWriter writer(client_.texts());
+    writer.append(can_serve ? R"({"ready":true,"prefill":)" : R"({"ready":false,"prefill":)");
+    writer.append_number(prefill);
+    writer.append(",\"decode\":");
+    writer.append_number(decode);
+    writer.append(draining ? ",\"draining\":true}" : "}");
+    const Slice body = writer.finish();
+    client_.respond(can_serve ? 200 : 503, kJson, body.view(),
+                    can_serve ? "" : "Retry-After: 1\r\n");
+}
+
+void LocalRoutes::healthcheck() {
+    TextWriter writer(client_.texts());
+    writer.append(R"({"status":"ok","prefill_instances":)");
+    writer.append_number(proxy_.fleet_->prefill.size());
+    writer.append(",\"decode_instances\":");
+    writer.append_number(proxy_.fleet_->decode.size());
+    writer.append('}');
+    const Slice body = writer.finish();
+    client_.respond(200, kJson, body.view());
+}
+
+void LocalRoutes::version() {
+    TextWriter writer(client_.texts());
+    writer.append("{\"version\":\"");
+    writer.append(kVersion);
+    writer.append("\",\"server\":\"sluice\"}");
+    const Slice body = writer.finish();
+    client_.respond(200, kJson, body.view());
+}
+
+void LocalRoutes::models() { client_.respond(200, kJson, proxy_.fleet_->models_json); }
+
+void LocalRoutes::metrics() {
+    const std::string text =
+        render_metrics(proxy_.shared_.metrics, *proxy_.fleet_, proxy_.shared_.admission.in_flight(),
+                       proxy_.shared_.admission.queued());
+    client_.respond(200, "text/plain; version=0.0.4; charset=utf-8", text);
+}
+
+}  // namespace sluice::pd

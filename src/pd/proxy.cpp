@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pd/proxy.h"
+
+#include <algorithm>
+
+#include "pd/local_routes.h"
+
+namespace sluice::pd {
+
+namespace {
+
+constexpr std::uint32_t kExchangesMax = 1 << 20;  // the admission limit is far below
+constexpr std::uint32_t kLegsMax = 1 << 21;
+
+// Compares in a time that does not depend on where the texts differ.
+bool equal_secret(std::string_view a, std::string_view b) {
+    if (a.size() != b.size()) return false;
+    unsigned difference = 0;
+    for (std::size_t i = 0; i < a.size(); ++i)
+        difference |= static_cast<unsigned char>(a[i]) ^ static_cast<unsigned char>(b[i]);
+    return difference == 0;
+}
+
+bool needs_key(Serve serve) {
+    return serve == Serve::PrefillDecode || serve == Serve::OneDecode || serve == Serve::Models;
+}
+
+}  // namespace
+
+Proxy::Proxy(io::Loop& loop, Shared& shared, std::uint64_t seed)
+    : loop_(loop),
+      shared_(shared),
+      options_(shared.options),
+      fleet_(shared.fleet),
+      server_(loop, *this, shared.options.server, shared.options.connections_max),
+      rng_(seed),
+      budget_(shared.options.retry_budget),
+      exchanges_(kExchangesMax),
+      legs_(kLegsMax),
+      free_ended_(Delegate<void()>::to<&Proxy::free_ended>(*this)) {
+    http::UpstreamOptions upstream;
+    upstream.connect_timeout = options_.connect_timeout;
+    upstream.idle_timeout = options_.upstream_keep_alive;
+    for (const fleet::Role role : {fleet::Role::Prefill, fleet::Role::Decode})
+        for (const fleet::Instance& instance : fleet_->of(role))
+            pools_[static_cast<int>(role)].push_back(
+                std::make_unique<http::UpstreamPool>(loop_, instance.address, upstream));
+    pace_.resize(fleet_->prefill.size());
+    shared_.admission.add_worker(loop_.io());
+}
+
+Proxy::~Proxy() { ASSERT(finished()); }
+
+void Proxy::drain() {
+    draining_ = true;
+    server_.drain();
+    for (auto& pools : pools_)
+        for (auto& pool : pools) pool->drain();
+}
+
+void Proxy::shut_down() {
+    drain();
+    server_.shut_down();
+    legs_.for_each([](Leg& leg) { leg.cancel(); });
+}
+
+bool Proxy::finished() const {
+    if (!server_.finished() || exchanges_.size() != 0 || legs_.size() != 0) return false;
+    for (const auto& pools : pools_)
+        for (const auto& pool : pools)
+            if (pool->open() != 0) return false;
+    return true;
+}
+
+// -- requests
+
+void Proxy::on_head(http::ServerConnection& client) {
+    const http::RequestHead& head = client.request();
+    const Route* route = find_route(head.path);
+    const RequestPath path = path_of(route);
+    if (route == nullptr) {
+        metrics_.count(path, Outcome::ClientError);
+        return client.respond_error(404, "this path is not served here");
+    }
+    const bool method_fits =
+        route->post ? head.method == "POST" : head.method == "GET" || head.method == "HEAD";
+    if (!method_fits) {
+        metrics_.count(path, Outcome::ClientError);
+        return client.respond_error(405, "this method is not allowed here",
+                                    route->post ? "Allow: POST\r\n" : "Allow: GET, HEAD\r\n");
+    }
+    if (needs_key(route->serve) && !authorized(client)) {
+        metrics_.count(path, Outcome::ClientError);
+        return client.respond_error(401, "a valid API key is needed (Authorization: Bearer ...)",
+                                    "WWW-Authenticate: Bearer\r\n");
+    }
+}
+
+bool Proxy::authorized(const http::ServerConnection& client) const {
+    if (options_.api_keys.empty()) return true;
+    auto given = client.request().fields.find(http::FieldId::Authorization).value_or("");
+    // Anthropic's clients send their key in a field of its own.
+    constexpr std::string_view kScheme = "Bearer ";
+    if (given.size() > kScheme.size() &&
+        http::equals_ignoring_case(given.substr(0, kScheme.size()), kScheme)) {
+        given.remove_prefix(kScheme.size());
+    } else {
+        given = client.request().fields.find("x-api-key").value_or("");
+    }
+    bool known = false;
+    for (const std::string& key : options_.api_keys) known |= equal_secret(given, key);
+    return known;
+}
+
+void Proxy::on_request(http::ServerConnection& client) {
+    const Route* route = find_route(client.request().path);
+    if (route->serve != Serve::PrefillDecode && route->serve != Serve::OneDecode)
+        return serve_locally(client, *route);
+    Exchange* exchange = exchanges_.emplace(*this, client, *route);
+    if (exchange == nullptr) {
+        metrics_.count(path_of(route), Outcome::Overload);
+        return client.respond_error(503, "too many requests are being served",
+                                    "Retry-After: 1\r\n");
+    }
+    client.set_context(exchange);
+    exchange->begin();
+}
+
+void Proxy::on_client_gone(http::ServerConnection& client) {
+    auto* exchange = static_cast<Exchange*>(client.context());
+    if (exchange != nullptr && !exchange->done()) exchange->client_gone();
+}
+
+void Proxy::on_drained(http::ServerConnection& client) {
+    auto* exchange = static_cast<Exchange*>(client.context());
+    if (exchange != nullptr && !exchange->done()) exchange->client_drained();
+}
+
+void Proxy::on_refused(std::uint16_t) { metrics_.refused_heads.add(); }
+
+void Proxy::serve_locally(http::ServerConnection& client, const Route& route) {
+    // Nothing known of the models yet: an engine answers for itself.
+    if (route.serve == Serve::Models && fleet_->models_json.empty()) {
+        Exchange* exchange = exchanges_.emplace(*this, client, route);
+        if (exchange == nullptr)
+            return client.respond_error(503, "too many requests are being served");
+        client.set_context(exchange);
+        return exchange->begin();
+    }
+    metrics_.count(RequestPath::Local, Outcome::Ok);
+    LocalRoutes(*this, client).serve(route.serve);
+}
+
+// -- admission
+
+void Proxy::enqueue(Exchange& exchange) {
+    if (waiting_.empty() && shared_.admission.try_enter()) return exchange.admitted();
+    if (!shared_.admission.try_queue()) return exchange.turned_away();
+    waiting_.push_back(exchange);
+    exchange.queued();
+}
+
+void Proxy::admit_waiting() {
+    while (Exchange* exchange = waiting_.front()) {
+        if (!shared_.admission.try_enter()) return;
+        exchange->unlink();
+        shared_.admission.leave_queue();
+        exchange->admitted();
+    }
+}
+
+void Proxy::leave(Exchange& exchange, bool was_admitted) {
+    if (exchange.linked()) {
+        exchange.unlink();
+        shared_.admission.leave_queue();
+    }
+    if (!was_admitted) return;
+    shared_.admission.leave();
+    if (waiting_.empty()) shared_.admission.wake_waiting_workers(loop_.io());
+    // This worker's own waiters get their turn when the loop is quiescent.
+}
+
+// -- instances
+
+const fleet::Instance* Proxy::pick(fleet::Role role, std::uint64_t excluded,
+                                   std::string_view affinity_key, bool with_dialect) {
+    const std::vector<fleet::Instance>& instances = fleet_->of(role);
+    const Instant now = loop_.now();
+    std::uint16_t candidates[limits::kInstancesMax];
+    std::uint64_t lost = 0;  // another worker took the half-open probe first
+    while (true) {
+        std::size_t count = 0;
+        // What failed this request before is tried again only when there is nothing else.
+        for (const std::uint64_t avoided : {excluded, std::uint64_t{0}}) {
+            for (const fleet::Instance& instance : instances) {
+                if (((avoided | lost) >> instance.index & 1) != 0) continue;
+                if (!instance.usable() || !fleet::may_try(*instance.state, now)) continue;
+                if (with_dialect && dialect_of(instance.dialect) == nullptr) continue;
+                if (with_dialect && instance.dialect == fleet::DialectKind::Mooncake &&
+                    instance.ranks.empty())
+                    continue;
+                candidates[count++] = static_cast<std::uint16_t>(instance.index);
+            }
+            if (count > 0) break;
+        }
+        if (count == 0) return nullptr;
+        fleet::PickContext context;
+        context.candidates = std::span(candidates, count);
+        context.turn = picks_[static_cast<int>(role)]++;
+        context.affinity_key = affinity_key;
+        context.rng = &rng_;
+        const auto policy = fleet::policy_of(role == fleet::Role::Prefill ? options_.prefill_policy
+                                                                          : options_.decode_policy);
+        const std::uint16_t chosen = count == 1 ? candidates[0] : policy(instances, context);
+        if (fleet::claim(*instances[chosen].state, now)) return &instances[chosen];
+        lost |= 1ULL << chosen;
+    }
+}
+
+http::UpstreamPool& Proxy::pool(fleet::Role role, std::uint32_t index) {
+    return *pools_[static_cast<int>(role)][index];
+}
+
+Leg* Proxy::new_leg(LegEvents& events, const fleet::Instance& instance) {
+    Leg* leg = legs_.emplace(loop_, *this, events, instance);
+    ASSERT(leg != nullptr);  // two a request, and requests are limited
+    return leg;
+}
+
+void Proxy::report(fleet::InstanceState& state, fleet::Outcome outcome) {
+    fleet::report(state, outcome, loop_.now(), options_.health);
+}
+
+// -- ends: objects are freed when nothing of theirs is on the stack
+
+void Proxy::leg_ended(Leg& leg) {
+    ended_legs_.push_back(&leg);
+    loop_.defer(free_ended_);
+}
+
+void Proxy::exchange_done(Exchange& exchange) {
+    done_exchanges_.push_back(&exchange);
+    loop_.defer(free_ended_);
+}
+
+void Proxy::free_ended() {
+    for (Exchange* exchange : done_exchanges_) exchanges_.erase(*exchange);
+    done_exchanges_.clear();
+    for (Leg* leg : ended_legs_) legs_.erase(*leg);
+    ended_legs_.clear();
+}
+
+// -- between turns
+
+void Proxy::between_turns() {
+    if (fleet_.refresh()) follow_fleet();
+    if (!waiting_.empty()) admit_waiting();
+    note_gauges();
+}
+
+void Proxy::follow_fleet() {
+    for (const fleet::Role role : {fleet::Role::Prefill, fleet::Role::Decode})
+        for (const fleet::Instance& instance : fleet_->of(role))
+            if (instance.address.valid()) pool(role, instance.index).set_address(instance.address);
+}
+
+void Proxy::note_gauges() {
+    std::uint64_t open = 0, idle = 0, connects = 0, reuses = 0, stale = 0;
+    for (const auto& pools : pools_)
+        for (const auto& pool : pools) {
+            open += pool->open();
+            idle += pool->idle();
+            connects += pool->counters().connects;
+            reuses += pool->counters().reuses;
+            stale += pool->counters().stale_replaced;
+        }
+    const io::IoCounters& io = loop_.io().counters();
+    BufferPool& buffers = loop_.buffers();
+    metrics_.exchanges.set(exchanges_.size());
+    metrics_.legs.set(legs_.size());
+    metrics_.client_connections.set(server_.connections());
+    metrics_.upstream_connections.set(open);
+    metrics_.upstream_idle.set(idle);
+    metrics_.operations.set(loop_.io().operations_in_flight());
+    metrics_.buffers.set(buffers.buffers_in_use());
+    metrics_.buffer_bytes.set(buffers.bytes_in_use());
+    metrics_.buffer_refusals.set(buffers.refusals());
+    metrics_.accepts.set(server_.counters().accepted);
+    metrics_.accept_pauses.set(server_.counters().accept_pauses);
+    metrics_.upstream_connects.set(connects);
+    metrics_.upstream_reuses.set(reuses);
+    metrics_.upstream_stale.set(stale);
+    metrics_.turns.set(io.turns);
+    metrics_.sends.set(io.sends);
+    metrics_.receives.set(io.receives);
+    metrics_.no_buffers.set(io.no_buffers);
+    metrics_.ring_overflows.set(io.overflows);
+}
+
+}  // namespace sluice::pd

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+// The proxy and stand-in engines as processes: what a client sees when all is well, and when it is not.
+#include <signal.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <map>
+#include <thread>
+
+#include "fleet_fixture.h"
+#include "support/load.h"
+
+namespace sluice::test {
+namespace {
+
+using namespace std::chrono_literals;
+
+
+class PdTest : public FleetTest, public testing::WithParamInterface<bool> {
+protected:
+    FleetPlan plan(int prefills, int decodes) const {
+        FleetPlan plan;
+        plan.prefills = prefills;
+        plan.decodes = decodes;
+        plan.nixl = GetParam();
+        return plan;
+    }
+    std::string single(const std::string& prompt) const {
+        return text_of(http_call(decodes_[0].port, "POST", "/v1/chat/completions",
+                                 R"({"model":"test-model","messages":[{"role":"user","content":")" + prompt + "\"}]}")
+                           .body);
+    }
+};
+
+TEST_P(PdTest, AnswersAsASingleEngineWouldPlainAndStreamed) {
+    start(plan(1, 1));
+    for (const std::string prompt : {"a", "Tell me a long story about artificial intelligence.", "again and again"}) {
+        const std::string expected = single(prompt);
+        ASSERT_FALSE(expected.empty());
+        const HttpAnswer plain = chat(prompt);
+        EXPECT_EQ(plain.status, 200) << plain.body;
+        EXPECT_EQ(text_of(plain.body), expected);
+        EXPECT_NE(plain.head.find("Server-Timing: queue;dur="), std::string::npos) << plain.head;
+        EXPECT_NE(plain.head.find("prefill;dur="), std::string::npos) << plain.head;
+        const HttpAnswer streamed = chat(prompt, true, R"(,"stream_options":{"include_usage":true})");
+        EXPECT_EQ(streamed.status, 200);
+        EXPECT_TRUE(streamed.complete);
+        EXPECT_EQ(text_of(streamed.body), expected);
+        EXPECT_NE(streamed.body.find("\"usage\":{"), std::string::npos);
+        EXPECT_TRUE(streamed.body.ends_with("data: [DONE]\n\n"));
+    }
+    expect_at_rest();
+}
+
+TEST_P(PdTest, ClientParametersNeverReachAnEngine) {
+    start(plan(1, 1));
+    const HttpAnswer answer =
+        chat("hi", false, R"(,"kv_transfer_params":{"do_remote_prefill":true,"do_remote_decode":true,"remote_host":"evil"})");
+    EXPECT_EQ(answer.status, 200) << answer.body;
+    EXPECT_EQ(text_of(answer.body), single("hi"));
+    const HttpAnswer twice = chat("hi", false, R"(,"kv_transfer_params":{},"kv\u005ftransfer_params":{})");
+    EXPECT_EQ(twice.status, 400) << twice.body;
+}
+
+TEST_P(PdTest, SeveralChoicesAndPromptsAreServedByADecodeAlone) {
+    start(plan(1, 1));
+    const HttpAnswer choices = chat("hi", false, R"(,"n":2,"temperature":0.7)");
+    EXPECT_EQ(choices.status, 200) << choices.body;
+    EXPECT_EQ(metric("sluice_whole_on_decode_total{reason=\"several_choices\"}"), 1);
+    const HttpAnswer prompts =
+        http_call(proxy_port_, "POST", "/v1/completions", R"({"model":"test-model","prompt":["one","two"]})");
+    EXPECT_EQ(prompts.status, 200) << prompts.body;
+    EXPECT_EQ(metric("sluice_whole_on_decode_total{reason=\"several_prompts\"}"), 1);
+    EXPECT_NE(prompts.body.find("\"index\":1"), std::string::npos) << prompts.body;
+}
+
+TEST_P(PdTest, OtherApisWork) {
+    start(plan(1, 1));
+    const HttpAnswer responses = http_call(proxy_port_, "POST", "/v1/responses",
+                                           R"({"model":"test-model","input":"hello","stream":true})");
+    EXPECT_EQ(responses.status, 200);
+    EXPECT_NE(responses.body.find("response.completed"), std::string::npos) << responses.body;
+    const HttpAnswer messages =
+        http_call(proxy_port_, "POST", "/v1/messages",
+                  R"({"model":"test-model","max_tokens":5,"messages":[{"role":"user","content":"hello"}]})");
+    EXPECT_EQ(messages.status, 200) << messages.body;
+    EXPECT_EQ(http_call(proxy_port_, "POST", "/tokenize", R"({"model":"test-model","prompt":"hello"})").status, 200);
+    const HttpAnswer models = http_call(proxy_port_, "GET", "/v1/models");
+    EXPECT_EQ(models.status, 200);
+    EXPECT_NE(models.body.find("test-model"), std::string::npos);
+    EXPECT_EQ(http_call(proxy_port_, "POST", "/pause", "{}").status, 404);
+    EXPECT_EQ(http_call(proxy_port_, "GET", "/v1/chat/completions").status, 405);
+}
+
+TEST_P(PdTest, AnEnginesRefusalIsReturnedAsItIs) {
+    start(plan(1, 1));
+    const HttpAnswer model =
+        http_call(proxy_port_, "POST", "/v1/chat/completions", R"({"model":"nope","messages":[{"role":"user","content":"x"}]})");
+    EXPECT_EQ(model.status, 404) << model.body;
+    EXPECT_NE(model.body.find("does not exist"), std::string::npos) << model.body;
+    const HttpAnswer streamed = http_call(proxy_port_, "POST", "/v1/chat/completions",
+                                          R"({"model":"test-model","stream":true,"messages":[]})");
+    EXPECT_EQ(streamed.status, 400) << streamed.body;
+    EXPECT_NE(streamed.body.find("\"error\""), std::string::npos);
+    expect_at_rest();
+}
+
+// With one of two instances dead or answering 500, no client sees an error.
+TEST_P(PdTest, OneBadInstanceOfTwoIsNotSeen) {
+    FleetPlan two = plan(2, 2);
+    two.engine_flags = {"--sim-ttft-ms", "1", "--sim-itl-ms", "0", "--sim-output-tokens", "3"};
+    start(two);
+    const auto no_errors = [&](const char* what) {
+        int errors = 0;
+        for (int i = 0; i < 60; ++i) {
+            const HttpAnswer answer = chat("p" + std::to_string(i), i % 2 == 0);
+            if (answer.status != 200 || !answer.complete) {
+                ++errors;
+                std::printf("%s: %d %s\n", what, answer.status, answer.body.c_str());
+            }
+        }
+        EXPECT_EQ(errors, 0) << what;
+    };
+    no_errors("all well");
+    prefills_[0].fault(R"({"kind":"status","status":500,"count":-1})");
+    no_errors("a prefill answers 500");
+    prefills_[0].fault("");
+    decodes_[1].fault(R"({"kind":"status","status":500,"count":-1})");
+    no_errors("a decode answers 500");
+    decodes_[1].fault("");
+    prefills_[1].kill_hard();
+    no_errors("a prefill is dead");
+    prefills_[1].start();
+    ASSERT_TRUE(wait_until_ok(prefills_[1].port, "/health", 30));
+    decodes_[0].kill_hard();
+    no_errors("a decode is dead");
+    decodes_[0].start();
+    ASSERT_TRUE(wait_until_ok(decodes_[0].port, "/health", 30));
+    std::this_thread::sleep_for(1500ms);  // breakers and probes
+    no_errors("all are back");
+    expect_at_rest();
+}
+
+TEST_P(PdTest, ARestartedPrefillIsUsedUnderItsNewId) {
+    start(plan(1, 1));
+    EXPECT_EQ(chat("before").status, 200);
+    prefills_[0].kill_hard();
+    EXPECT_GE(chat("down").status, 502);
+    prefills_[0].start();
+    ASSERT_TRUE(wait_until_ok(prefills_[0].port, "/health", 30));
+    HttpAnswer after;
+    for (int tries = 0; tries < 60 && after.status != 200; ++tries) {
+        after = chat("after");
+        if (after.status != 200) std::this_thread::sleep_for(100ms);
+    }
+    EXPECT_EQ(after.status, 200) << after.body;
+    EXPECT_EQ(text_of(after.body), single("after"));
+}
+
+TEST_P(PdTest, HungInstancesEndWithinTheDeadlines) {
+    FleetPlan one = plan(1, 1);
+    one.proxy_flags = {"--prefill-timeout", "1", "--first-token-timeout", "1", "--retries", "0", "--idle-timeout", "1",
+                       "--request-timeout", "4"};
+    start(one);
+    prefills_[0].fault(R"({"kind":"hang","count":1})");
+    EXPECT_EQ(chat("x", true).status, 504);
+    decodes_[0].fault(R"({"kind":"hang_after_headers","count":1})");
+    EXPECT_EQ(chat("y", true).status, 504);
+    decodes_[0].fault(R"({"kind":"hang","count":1})");
+    EXPECT_EQ(chat("z", false).status, 504);
+    HttpAnswer again;
+    for (int tries = 0; tries < 50 && again.status != 200; ++tries) {
+        again = chat("again", true);
+        std::this_thread::sleep_for(100ms);
+    }
+    EXPECT_EQ(again.status, 200);
+    expect_at_rest();
+}
+
+TEST_P(PdTest, ADecodeThatDiesMidStreamLeavesAVisiblyBrokenAnswer) {
+    FleetPlan one = plan(1, 1);
+    one.engine_flags = {"--sim-itl-ms", "5", "--sim-output-tokens", "40"};
+    start(one);
+    decodes_[0].fault(R"({"kind":"die_mid_stream","count":1,"after_events":3})");
+    const HttpAnswer broken = chat("x", true);
+    EXPECT_EQ(broken.status, 200);
+    EXPECT_FALSE(broken.complete);
+    EXPECT_NE(broken.body.find("data: {\"error\""), std::string::npos) << broken.body;
+    EXPECT_EQ(broken.body.find("[DONE]"), std::string::npos);
+    expect_at_rest();
+}
+
+TEST_P(PdTest, SigtermFinishesStreamsAndExitsWithZero) {
+    FleetPlan slow = plan(1, 1);
+    slow.engine_flags = {"--sim-itl-ms", "20", "--sim-output-tokens", "40"};
+    start(slow);
+    HttpAnswer streamed;
+    std::thread client([&] { streamed = chat("long", true); });
+    std::this_thread::sleep_for(300ms);
+    proxy_->signal(SIGTERM);
+    std::this_thread::sleep_for(50ms);
+    EXPECT_EQ(http_call(proxy_port_, "GET", "/health", {}, {}, 1).status, 0);  // no longer accepts
+    client.join();
+    EXPECT_EQ(streamed.status, 200);
+    EXPECT_TRUE(streamed.complete);
+    EXPECT_EQ(proxy_->wait(20), 0) << proxy_->log();
+}
+
+TEST_P(PdTest, OverloadIsAnsweredAtOnce) {
+    FleetPlan slow = plan(1, 1);
+    slow.engine_flags = {"--sim-ttft-ms", "300"};
+    slow.proxy_flags = {"--max-in-flight", "2", "--queue-size", "2", "--queue-timeout", "0.1"};
+    start(slow);
+    std::map<int, std::atomic<int>> statuses;
+    for (const int status : {200, 429, 503}) statuses[status] = 0;
+    std::vector<std::thread> clients;
+    for (int i = 0; i < 10; ++i) clients.emplace_back([&, i] {
+            const int status = chat("x" + std::to_string(i)).status;
+            if (statuses.contains(status)) ++statuses[status];
+        });
+    for (auto& client : clients) client.join();
+    EXPECT_EQ(statuses[200] + statuses[429] + statuses[503], 10);
+    EXPECT_GE(statuses[200], 2);
+    EXPECT_GE(statuses[429], 1);
+    expect_at_rest();
+}
+
+INSTANTIATE_TEST_SUITE_P(Dialects, PdTest, testing::Bool(),
+                         [](const auto& parameter) { return parameter.param ? "nixl" : "mooncake"; });
+
+// 100,000 requests while engines misbehave at random and clients leave: each ends with the right answer or an error,
+// and everything returns to its start values. SLUICE_E2E_REQUESTS sets another number.
+TEST_F(FleetTest, RandomFaultsLeaveNothingBehind) {
+    FleetPlan plan;
+    plan.prefills = plan.decodes = 2;
+    plan.engine_flags = {"--sim-ttft-ms", "1", "--sim-itl-ms", "0", "--sim-output-tokens", "4"};
+    plan.proxy_flags = {"--prefill-timeout", "2", "--first-token-timeout", "2", "--idle-timeout", "2",
+                        "--request-timeout", "8"};
+    plan.abort_timeout_seconds = "2";
+    start(plan);
+    constexpr int kPrompts = 16;
+    std::vector<std::string> expected;
+    for (int i = 0; i < kPrompts; ++i) expected.push_back(text_of(chat("prompt " + std::to_string(i)).body));
+    ASSERT_FALSE(expected[0].empty());
+    expect_at_rest();
+    const int descriptors = proxy_->open_descriptors();
+    for (const auto* role : {&prefills_, &decodes_})
+        for (const EngineProcess& engine : *role) {
+            engine.fault(R"({"kind":"status","status":500,"count":-1,"probability":0.01})");
+            engine.fault(R"({"kind":"status","status":503,"count":-1,"probability":0.01})");
+            engine.fault(R"({"kind":"status","status":400,"count":-1,"probability":0.005})");
+            engine.fault(R"({"kind":"close_before_answer","count":-1,"probability":0.01})");
+            engine.fault(R"({"kind":"die_mid_stream","after_events":2,"count":-1,"probability":0.005})");
+            engine.fault(R"({"kind":"hang","count":-1,"probability":0.0005})");
+        }
+
+    const char* asked = std::getenv("SLUICE_E2E_REQUESTS");
+    LoadPlan load;
+    load.target = *io::Address::from_ip("127.0.0.1", static_cast<std::uint16_t>(proxy_port_));
+    load.requests = asked != nullptr ? std::strtoull(asked, nullptr, 10) : 100'000;
+    load.concurrency = 64;
+    load.seconds_max = 900;
+    std::uint64_t right = 0, errors = 0, broken = 0, wrong = 0;
+    load.make = [](std::uint64_t number) {
+        LoadRequest request;
+        request.path = "/v1/chat/completions";
+        request.body = R"({"model":"test-model","stream":)" + std::string(number % 3 == 0 ? "false" : "true") +
+                       R"(,"messages":[{"role":"user","content":"prompt )" + std::to_string(number % kPrompts) + "\"}]}";
+        if (number % 20 == 7) request.leave_after_ms = static_cast<double>(number % 13);
+        return request;
+    };
+    load.judge = [&](std::uint64_t number, const LoadAnswer& answer) {
+        if (answer.failed) {
+            ++broken;
+        } else if (answer.status == 200) {
+            const bool good = text_of(answer.body) == expected[number % kPrompts];
+            ++(good ? right : wrong);
+            if (!good && wrong < 5) std::printf("wrong: %s\n", answer.body.c_str());
+        } else {
+            ++errors;
+            const bool known = answer.status == 400 || (answer.status >= 500 && answer.status <= 504);
+            if (!known || answer.body.find("\"error\"") == std::string::npos) ++wrong;
+        }
+    };
+    EXPECT_EQ(run_load(load), load.requests) << "some requests did not end";
+    std::printf("%llu requests: %llu right, %llu errors, %llu broken, %llu wrong\n",
+                static_cast<unsigned long long>(load.requests), static_cast<unsigned long long>(right),
+                static_cast<unsigned long long>(errors), static_cast<unsigned long long>(broken),
+                static_cast<unsigned long long>(wrong));
+    EXPECT_EQ(wrong, 0u);
+    EXPECT_GT(right, load.requests / 2);
+    EXPECT_GT(errors, 0u);
+    for (const auto* role : {&prefills_, &decodes_})
+        for (const EngineProcess& engine : *role) engine.fault("");
+    std::this_thread::sleep_for(3s);  // idle upstream connections retire
+    expect_at_rest();
+    EXPECT_NEAR(proxy_->open_descriptors(), descriptors, 10);
+    EXPECT_TRUE(prefills_[0].process->running() && decodes_[0].process->running());
+}
+
+}  // namespace
+}  // namespace sluice::test
