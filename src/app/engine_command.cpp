@@ -60,7 +60,8 @@ std::uint16_t to_port(const std::string& name, const std::string& text) {
 
 // -- the command line
 
-// vLLM takes flags with underscores too, and has two with two letters behind one dash, which CLI11 has not.
+// vLLM takes flags with underscores too, and has two with two letters behind one dash, which CLI11
+// has not.
 std::string normalised(std::string argument) {
     const std::string name = argument.substr(0, argument.find('='));
     const std::string rest = argument.substr(name.size());
@@ -76,29 +77,42 @@ void add_vllm_flags(FlagSet& flags, EngineArguments& arguments) {
     engine::EngineOptions& options = arguments.options;
     engine::ModelOptions& model = options.timing;
     constexpr std::uint32_t kMany = 100'000'000;
-    flags.positional("MODEL", options.model, "The model's name; nothing is loaded [" + options.model + "]");
+    flags.positional("MODEL", options.model,
+                     "The model's name; nothing is loaded [" + options.model + "]");
     flags.group("As vllm serve has them");
     flags.text("--host", arguments.host, "IP address to listen on");
-    flags.text("--port", arguments.ports, "Port; several, with commas, are as many engines in one process");
-    flags.number("--tensor-parallel-size", options.tensor_parallel, 1, 256, "Workers that an engine registers (-tp)");
-    flags.number("--data-parallel-size", options.data_parallel, 1, 256, "Ranks, each with its engine id (-dp)");
+    flags.text("--port", arguments.ports,
+               "Port; several, with commas, are as many engines in one process");
+    flags.number("--tensor-parallel-size", options.tensor_parallel, 1, 256,
+                 "Workers that an engine registers (-tp)");
+    flags.number("--data-parallel-size", options.data_parallel, 1, 256,
+                 "Ranks, each with its engine id (-dp)");
     flags.text("--kv-transfer-config", arguments.kv_transfer_config,
-               "JSON with kv_connector (MooncakeConnector or NixlConnector), kv_role (kv_producer, kv_consumer or "
+               "JSON with kv_connector (MooncakeConnector or NixlConnector), kv_role (kv_producer, "
+               "kv_consumer or "
                "kv_both), and if wanted engine_id, kv_load_failure_policy (fail or recompute), "
-               "kv_connector_extra_config (num_workers, bootstrap_server_address, kv_lease_duration, ...)");
+               "kv_connector_extra_config (num_workers, bootstrap_server_address, "
+               "kv_lease_duration, ...)");
     flags.texts("--served-model-name", options.served_model_names, "NAME",
                 "Names it answers to, instead of MODEL; the first one is shown");
-    flags.secrets("--api-key", options.api_keys, "Keys of which clients must send one (also VLLM_API_KEY)");
-    flags.number("--max-model-len", model.max_model_len, 2, kMany, "Tokens of prompt and answer together");
+    flags.secrets("--api-key", options.api_keys,
+                  "Keys of which clients must send one (also VLLM_API_KEY)");
+    flags.number("--max-model-len", model.max_model_len, 2, kMany,
+                 "Tokens of prompt and answer together");
     flags.number("--block-size", model.block_size, 1, 4096, "Tokens of a KV block");
     flags.number("--num-gpu-blocks-override", model.blocks, 1, kMany, "KV blocks of a rank");
-    flags.number("--max-num-seqs", model.max_num_seqs, 1, kMany, "Sequences that run at once on a rank");
+    flags.number("--max-num-seqs", model.max_num_seqs, 1, kMany,
+                 "Sequences that run at once on a rank");
     flags.number("--max-num-queued-reqs", model.max_queued, 0, kMany,
                  "More than so many waiting sequences are refused with 503; 0: no limit");
-    flags.flag("--enable-auto-tool-choice", arguments.auto_tool_choice, "Accept tools; needs --tool-call-parser");
-    flags.text("--tool-call-parser", arguments.tool_call_parser, "Any name; no tool is ever called");
-    flags.flag("--enable-request-id-headers", options.enable_request_id_headers, "Return X-Request-Id");
-    flags.flag("--enable-prompt-tokens-details", options.prompt_tokens_details, "usage tells cached_tokens");
+    flags.flag("--enable-auto-tool-choice", arguments.auto_tool_choice,
+               "Accept tools; needs --tool-call-parser");
+    flags.text("--tool-call-parser", arguments.tool_call_parser,
+               "Any name; no tool is ever called");
+    flags.flag("--enable-request-id-headers", options.enable_request_id_headers,
+               "Return X-Request-Id");
+    flags.flag("--enable-prompt-tokens-details", options.prompt_tokens_details,
+               "usage tells cached_tokens");
     flags.seconds("--sse-keep-alive-interval", options.sse_keep_alive, 0, kLongest,
                   "Silence after which a stream gets a comment; 0: none");
 }
@@ -108,30 +122,37 @@ void add_sim_flags(FlagSet& flags, EngineArguments& arguments) {
     engine::ModelOptions& model = options.timing;
     constexpr double kLongestMs = kLongest * 1000;
     flags.group("Of the imaginary model");
-    flags.milliseconds("--sim-ttft-ms", model.first_token, 0, kLongestMs, "Time to the first token");
+    flags.milliseconds("--sim-ttft-ms", model.first_token, 0, kLongestMs,
+                       "Time to the first token");
     flags.fraction("--sim-ttft-us-per-token", arguments.per_token_us, 0, 1e9,
                    "... and so many microseconds more for each prompt token");
     flags.milliseconds("--sim-itl-ms", model.between_tokens, 0, kLongestMs, "Time between tokens");
     flags.number("--sim-output-tokens", model.output_tokens, 0, 100'000'000,
                  "Tokens before the end of the sequence, unless a request asks for fewer");
-    flags.milliseconds("--sim-kv-ms", options.kv.transfer_time, 0, kLongestMs, "Time a KV transfer takes");
+    flags.milliseconds("--sim-kv-ms", options.kv.transfer_time, 0, kLongestMs,
+                       "Time a KV transfer takes");
     flags.milliseconds("--sim-register-ms", options.kv.registration_interval, 0, kLongestMs,
                        "Time between two workers' registrations: /query is incomplete meanwhile");
     flags.texts("--sim-fault", arguments.faults, "SPEC",
-                "What to do wrong: KIND,count=N,probability=P,path=PATH,after_events=K,delay_ms=T, status=429, or the "
-                "same as a JSON object. POST /sim/fault takes them too; {\"kind\":\"clear\"} ends them all. Kinds:\n" +
-                    engine::describe_faults());
-    flags.text("--sim-version", options.version,
-               "The vLLM that /version tells; below 0.16 the Mooncake contract is the sequential one");
-    flags.number("--sim-seed", arguments.seed, 0, UINT32_MAX, "Seed of ids and chances; 0: a random one");
+                "What to do wrong: KIND,count=N,probability=P,path=PATH,after_events=K,delay_ms=T, "
+                "status=429, or the "
+                "same as a JSON object; kinds are listed below. POST /sim/fault takes them too; "
+                "{\"kind\":\"clear\"} ends all");
+    flags.text(
+        "--sim-version", options.version,
+        "The vLLM that /version tells; below 0.16 the Mooncake contract is the sequential one");
+    flags.number("--sim-seed", arguments.seed, 0, UINT32_MAX,
+                 "Seed of ids and chances; 0: a random one");
     flags.group("Process");
-    flags.choice("--log-level", arguments.log_level, {"debug", "info", "warning", "error", "critical"},
+    flags.choice("--log-level", arguments.log_level,
+                 {"debug", "info", "warning", "error", "critical"},
                  "What is logged; without this flag VLLM_LOGGING_LEVEL says it");
 }
 
 constexpr std::string_view kEpilogue =
     "\nEnvironment, as vLLM reads it:\n"
-    "  VLLM_MOONCAKE_BOOTSTRAP_PORT (8998)           with several ports: the first, or a list of as many\n"
+    "  VLLM_MOONCAKE_BOOTSTRAP_PORT (8998)           with several ports: the first, or a list of "
+    "as many\n"
     "  VLLM_MOONCAKE_ABORT_REQUEST_TIMEOUT (480 s)   P keeps blocks, and D waits, so long\n"
     "  VLLM_MOONCAKE_CONNECTOR_TIMEOUT (30 s)        of the connector's HTTP calls\n"
     "  VLLM_NIXL_SIDE_CHANNEL_HOST, VLLM_NIXL_SIDE_CHANNEL_PORT (5600)\n"
@@ -148,7 +169,8 @@ const char* environment(const char* name) {
 void read_seconds(const char* name, Duration& to) {
     const char* text = environment(name);
     if (text == nullptr) return;
-    to = from_seconds(parse_double(name, text, 0, kLongest, number_between(" of seconds", 0, kLongest)));
+    to = from_seconds(
+        parse_double(name, text, 0, kLongest, number_between(" of seconds", 0, kLongest)));
 }
 
 // Blocking: a stand-in asks for a name once an engine id.
@@ -157,7 +179,8 @@ Result<io::Address> resolve(std::string_view host, std::uint16_t port) {
     hints.ai_socktype = SOCK_STREAM;
     addrinfo* found = nullptr;
     const std::string name(host);
-    if (getaddrinfo(name.c_str(), std::to_string(port).c_str(), &hints, &found) != 0 || found == nullptr)
+    if (getaddrinfo(name.c_str(), std::to_string(port).c_str(), &hints, &found) != 0 ||
+        found == nullptr)
         return fail(Errc::NotResolved);
     const io::Address address = io::Address::from_sockaddr(found->ai_addr, found->ai_addrlen);
     freeaddrinfo(found);
@@ -167,7 +190,9 @@ Result<io::Address> resolve(std::string_view host, std::uint16_t port) {
 void complete(EngineArguments& arguments) {
     engine::EngineOptions& options = arguments.options;
     if (!arguments.kv_transfer_config.empty())
-        if (const auto read = engine::read_kv_transfer_config(arguments.kv_transfer_config, options.kv); !read)
+        if (const auto read =
+                engine::read_kv_transfer_config(arguments.kv_transfer_config, options.kv);
+            !read)
             throw FlagError(read.error());
     for (const std::string& spec : arguments.faults) {
         const auto fault = engine::parse_fault(spec);
@@ -188,7 +213,8 @@ void complete(EngineArguments& arguments) {
     if (const char* port = environment("VLLM_NIXL_SIDE_CHANNEL_PORT"))
         options.kv.nixl_port = to_port("VLLM_NIXL_SIDE_CHANNEL_PORT", port);
     // 0.13 to 0.15 had the sequential contract.
-    if (options.version.starts_with("0.")) options.kv.sequential = std::atoi(options.version.c_str() + 2) < 16;
+    if (options.version.starts_with("0."))
+        options.kv.sequential = std::atoi(options.version.c_str() + 2) < 16;
     options.unix_time = std::time(nullptr);
     options.resolve = resolve;
 }
@@ -196,9 +222,11 @@ void complete(EngineArguments& arguments) {
 // The options of each engine of this process.
 std::vector<engine::EngineOptions> options_of_each(const EngineArguments& arguments) {
     const char* bootstrap_text = environment("VLLM_MOONCAKE_BOOTSTRAP_PORT");
-    const std::vector<std::string> bootstraps = split(bootstrap_text != nullptr ? bootstrap_text : "8998");
+    const std::vector<std::string> bootstraps =
+        split(bootstrap_text != nullptr ? bootstrap_text : "8998");
     if (bootstraps.size() > 1 && bootstraps.size() != split(arguments.ports).size())
-        refuse("VLLM_MOONCAKE_BOOTSTRAP_PORT", bootstrap_text, "one port, or as many as --port has");
+        refuse("VLLM_MOONCAKE_BOOTSTRAP_PORT", bootstrap_text,
+               "one port, or as many as --port has");
     const std::string host = arguments.host == "localhost" ? "127.0.0.1" : arguments.host;
     const std::vector<std::string> ports = split(arguments.ports);
     const std::uint64_t seed = arguments.seed != 0 ? arguments.seed : random_seed();
@@ -208,10 +236,12 @@ std::vector<engine::EngineOptions> options_of_each(const EngineArguments& argume
         const auto address = io::Address::from_ip(host, to_port("--port", ports[i]));
         if (!address) refuse("--host", arguments.host, "an IP address, e.g. 127.0.0.1 or ::");
         options.listen = *address;
-        const std::uint16_t first = to_port("VLLM_MOONCAKE_BOOTSTRAP_PORT", bootstraps[bootstraps.size() > 1 ? i : 0]);
+        const std::uint16_t first =
+            to_port("VLLM_MOONCAKE_BOOTSTRAP_PORT", bootstraps[bootstraps.size() > 1 ? i : 0]);
         options.kv.bootstrap_port =
             bootstraps.size() > 1 || first == 0 ? first : static_cast<std::uint16_t>(first + i);
-        options.kv.nixl_port = static_cast<std::uint16_t>(options.kv.nixl_port + i * options.data_parallel);
+        options.kv.nixl_port =
+            static_cast<std::uint16_t>(options.kv.nixl_port + i * options.data_parallel);
         options.seed = seed + i;
         all.push_back(std::move(options));
     }
@@ -220,7 +250,8 @@ std::vector<engine::EngineOptions> options_of_each(const EngineArguments& argume
 
 void start_log(const FlagSet& flags, const EngineArguments& arguments) {
     std::string level = arguments.log_level;
-    if (const char* vllm = environment("VLLM_LOGGING_LEVEL"); vllm != nullptr && !flags.given("--log-level")) {
+    if (const char* vllm = environment("VLLM_LOGGING_LEVEL");
+        vllm != nullptr && !flags.given("--log-level")) {
         level = vllm;
         for (char& c : level) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
     }
@@ -245,7 +276,7 @@ void on_signal(int) {
 
 void watch_signals(io::Io& io) {
     signalled_io.store(&io);
-    struct sigaction action{};
+    struct sigaction action {};
     action.sa_handler = on_signal;
     action.sa_flags = static_cast<int>(SA_RESETHAND);  // the second signal ends the process at once
     sigaction(SIGTERM, &action, nullptr);
@@ -261,9 +292,11 @@ void raise_descriptor_limit() {
 
 std::string describe_ready(const engine::Engine& engine) {
     const engine::EngineOptions& options = engine.options();
-    std::string line = fmt::format("sluice engine: {} ready on http://{}", options.model_name(), engine.address().text());
+    std::string line = fmt::format("sluice engine: {} ready on http://{}", options.model_name(),
+                                   engine.address().text());
     if (options.kv.connector == engine::ConnectorKind::None) return line;
-    line += options.kv.connector == engine::ConnectorKind::Mooncake ? ", MooncakeConnector" : ", NixlConnector";
+    line += options.kv.connector == engine::ConnectorKind::Mooncake ? ", MooncakeConnector"
+                                                                    : ", NixlConnector";
     constexpr std::string_view kRoles[] = {" kv_producer", " kv_consumer", " kv_both"};
     line += kRoles[static_cast<std::size_t>(options.kv.role)];
     if (engine.bootstrap_address().valid())
@@ -312,7 +345,9 @@ int serve(io::Io& io, const std::vector<engine::EngineOptions>& all) {
 
 int run_engine_command(int argc, char** argv) {
     EngineArguments arguments;
-    FlagSet flags("sluice engine", "A stand-in for `vllm serve`: the same HTTP API and KV roles, an imaginary model.");
+    FlagSet flags(
+        "sluice engine",
+        "A stand-in for `vllm serve`: the same HTTP API and KV roles, an imaginary model.");
     add_vllm_flags(flags, arguments);
     add_sim_flags(flags, arguments);
     flags.with_config_file();
@@ -323,7 +358,8 @@ int run_engine_command(int argc, char** argv) {
     try {
         flags.parse(argc, normal.data());
     } catch (const HelpWanted& help) {
-        throw HelpWanted(std::string(help.what()) + std::string(kEpilogue));
+        throw HelpWanted(std::string(help.what()) + "\nKinds of faults:\n" +
+                         engine::describe_faults() + std::string(kEpilogue));
     }
     complete(arguments);
     const auto all = options_of_each(arguments);

@@ -25,8 +25,8 @@ using namespace std::chrono_literals;
 constexpr Duration kStopTimeout = 5s;  // for what is cut off after --drain-timeout
 constexpr Duration kPoll = 20ms;       // how often the main thread looks while it waits for workers
 
-// Every connection is a descriptor; the soft limit is only there for old programs that use select().
-// Answers how many there may be.
+// Every connection is a descriptor; the soft limit is only there for old programs that use
+// select(). Answers how many there may be.
 std::uint64_t raise_descriptor_limit() {
     rlimit limit{};
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1024;
@@ -35,12 +35,15 @@ std::uint64_t raise_descriptor_limit() {
     return limit.rlim_cur;
 }
 
-// Clients may take six tenths of the descriptors, so that a crowd of idle ones leaves room for upstream connections.
-std::uint32_t connections_within(std::uint64_t descriptors, std::size_t workers, std::uint32_t wanted) {
+// Clients may take six tenths of the descriptors, so that a crowd of idle ones leaves room for
+// upstream connections.
+std::uint32_t connections_within(std::uint64_t descriptors, std::size_t workers,
+                                 std::uint32_t wanted) {
     constexpr std::uint64_t kOwn = 64;  // rings, event descriptors, listeners, the log
     constexpr std::uint64_t kLeast = 8;
     const std::uint64_t usable = descriptors > kOwn ? (descriptors - kOwn) * 6 / 10 : 0;
-    return static_cast<std::uint32_t>(std::min<std::uint64_t>(wanted, std::max(kLeast, usable / workers)));
+    return static_cast<std::uint32_t>(
+        std::min<std::uint64_t>(wanted, std::max(kLeast, usable / workers)));
 }
 
 // Signals are taken by the main thread alone, with sigtimedwait.
@@ -62,9 +65,10 @@ bool wait_for_signal(const sigset_t& set, Duration wait) {
     return sigtimedwait(&set, nullptr, &timeout) > 0;
 }
 
-// Every worker gets its own listener of a TCP address, and the kernel spreads connections; a unix path has one
-// listener that all of them accept on.
-Result<void> listen_on(const std::vector<io::Address>& addresses, std::vector<std::unique_ptr<Worker>>& workers) {
+// Every worker gets its own listener of a TCP address, and the kernel spreads connections; a unix
+// path has one listener that all of them accept on.
+Result<void> listen_on(const std::vector<io::Address>& addresses,
+                       std::vector<std::unique_ptr<Worker>>& workers) {
     for (const io::Address& address : addresses) {
         int first = -1;
         for (auto& worker : workers) {
@@ -75,8 +79,8 @@ Result<void> listen_on(const std::vector<io::Address>& addresses, std::vector<st
             } else {
                 const auto opened = io::open_listener(address, workers.size() > 1);
                 if (!opened) {
-                    obs::log_error("cannot listen on " + address.text() + ": " + describe(opened.error()) +
-                                   "; is another program using it?");
+                    obs::log_error("cannot listen on " + address.text() + ": " +
+                                   describe(opened.error()) + "; is another program using it?");
                     return std::unexpected(opened.error());
                 }
                 fd = *opened;
@@ -96,7 +100,8 @@ bool all_finished(const std::vector<std::unique_ptr<Worker>>& workers) {
 }
 
 // Waits for the workers, at most so long; a second signal cuts it short.
-bool wait_for_workers(const std::vector<std::unique_ptr<Worker>>& workers, const sigset_t& signals, Duration limit) {
+bool wait_for_workers(const std::vector<std::unique_ptr<Worker>>& workers, const sigset_t& signals,
+                      Duration limit) {
     for (const Instant end = MonotonicClock::now() + limit; MonotonicClock::now() < end;) {
         if (all_finished(workers)) return true;
         if (wait_for_signal(signals, kPoll)) return false;
@@ -139,33 +144,36 @@ int serve(pd::ProxyOptions options, const ProcessOptions& process) {
     for (std::size_t i = 0; i < count; ++i) {
         auto worker = Worker::make(shared, capabilities);
         if (!worker) {
-            obs::log_error("cannot set up worker " + std::to_string(i) + ": " + describe(worker.error()) +
-                           "; `sluice doctor` says more");
+            obs::log_error("cannot set up worker " + std::to_string(i) + ": " +
+                           describe(worker.error()) + "; `sluice doctor` says more");
             return 1;
         }
         shared.metrics.push_back(&(*worker)->proxy().metrics());
         workers.push_back(std::move(*worker));
     }
-    if (!listen_on(process.listen, workers)) _exit(1);  // the workers have listeners and no threads to end them
+    if (!listen_on(process.listen, workers))
+        _exit(1);  // the workers have listeners and no threads to end them
     workers[0]->keep_fleet(resolver);
 
     describe_fleet(options);
-    obs::log_info("sluice " + std::string(kVersion) + ", " + std::to_string(count) + " worker(s), kernel " +
-                  capabilities.kernel);
+    obs::log_info("sluice " + std::string(kVersion) + ", " + std::to_string(count) +
+                  " worker(s), kernel " + capabilities.kernel);
     std::vector<std::jthread> threads;
     for (std::size_t i = 0; i < count; ++i) {
         const int cpu = process.pin && count <= cpus.size() ? cpus[i] : -1;
-        threads.emplace_back([&worker = *workers[i], i, cpu] { worker.run(static_cast<int>(i), cpu); });
+        threads.emplace_back(
+            [&worker = *workers[i], i, cpu] { worker.run(static_cast<int>(i), cpu); });
     }
 
     while (!wait_for_signal(signals, 3600s)) {
     }
-    obs::log_info("draining: no new connections, open requests have " + std::to_string(to_seconds(options.drain_timeout)) +
-                  " s");
+    obs::log_info("draining: no new connections, open requests have " +
+                  std::to_string(to_seconds(options.drain_timeout)) + " s");
     shared.draining.store(true);
     for (auto& worker : workers) worker->ask_to_drain();
     if (!wait_for_workers(workers, signals, options.drain_timeout)) {
-        obs::log_warning("cutting off " + std::to_string(shared.admission.in_flight()) + " request(s)");
+        obs::log_warning("cutting off " + std::to_string(shared.admission.in_flight()) +
+                         " request(s)");
         for (auto& worker : workers) worker->ask_to_stop();
         if (!wait_for_workers(workers, signals, kStopTimeout)) {
             obs::log_error("a worker does not stop");
@@ -182,20 +190,25 @@ int serve(pd::ProxyOptions options, const ProcessOptions& process) {
 }  // namespace
 
 int run_proxy_command(int argc, char** argv) {
-    ProxyCommandLine line = parse_proxy_command_line(
-        "sluice proxy", "Takes OpenAI-style requests, has a prefill instance compute the prompt and a decode instance "
-                        "stream the answer.",
-        argc, argv);
+    ProxyCommandLine line =
+        parse_proxy_command_line("sluice proxy",
+                                 "Takes OpenAI-style requests, has a prefill instance compute the "
+                                 "prompt and a decode instance "
+                                 "stream the answer.",
+                                 argc, argv);
     obs::start_log(line.process.log);
     if (line.process.check_only) {
-        const auto fleet = fleet::make_fleet(line.proxy.prefill, line.proxy.decode, line.proxy.keeper.connector);
+        const auto fleet =
+            fleet::make_fleet(line.proxy.prefill, line.proxy.decode, line.proxy.keeper.connector);
         if (!fleet) throw std::runtime_error(fleet.error());
         std::fputs(line.effective.c_str(), stdout);
-        for (const io::Address& address : line.process.listen) std::printf("# listen   %s\n", address.text().c_str());
+        for (const io::Address& address : line.process.listen)
+            std::printf("# listen   %s\n", address.text().c_str());
         for (const auto& instance : (*fleet)->prefill)
             std::printf("# prefill  %s  bootstrap %s\n", instance.url.c_str(),
                         instance.bootstrap_url.empty() ? "none" : instance.bootstrap_url.c_str());
-        for (const auto& instance : (*fleet)->decode) std::printf("# decode   %s\n", instance.url.c_str());
+        for (const auto& instance : (*fleet)->decode)
+            std::printf("# decode   %s\n", instance.url.c_str());
         std::puts("# the configuration is valid");
         return 0;
     }

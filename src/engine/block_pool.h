@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The KV cache of one data parallel rank: numbered blocks, and of each block which prompt's KV was written to it last.
+// The KV cache of one data parallel rank: numbered blocks, and of each block which prompt's KV was
+// written to it last.
 //
-// A freed block keeps its content until it is given out again, the longest-freed first, so a late read of freed blocks
-// finds the right KV for a while and then somebody else's, as in vLLM. Block 0 is never given out.
-// Threads: one. Owns: the numbers. Costs: memory only for blocks that were ever used.
-// Errors: allocate() answers false when there are too few.
+// A freed block keeps its content until it is given out again, the longest-freed first, so a late
+// read of freed blocks finds the right KV for a while and then somebody else's, as in vLLM. Block 0
+// is never given out. Threads: one. Owns: the numbers. Costs: memory only for blocks that were ever
+// used. Errors: allocate() answers false when there are too few.
 #pragma once
 
 #include <cstdint>
@@ -45,7 +46,9 @@ public:
         for (const BlockId block : blocks) contents_[block] = content;
     }
     // 0 for a block that was never written.
-    std::uint64_t content(BlockId block) const { return block < contents_.size() ? contents_[block] : 0; }
+    std::uint64_t content(BlockId block) const {
+        return block < contents_.size() ? contents_[block] : 0;
+    }
 
     std::uint32_t total() const { return total_; }
     std::uint32_t used() const { return used_; }

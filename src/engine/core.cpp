@@ -40,9 +40,11 @@ Core::~Core() = default;
 Result<void> Core::start(std::uint16_t bootstrap_port) {
     const EngineOptions& options = context_.options;
     const bool mooncake = options.kv.connector == ConnectorKind::Mooncake;
-    const std::string base = options.kv.engine_id.empty() ? random_uuid(context_.rng) : options.kv.engine_id;
+    const std::string base =
+        options.kv.engine_id.empty() ? random_uuid(context_.rng) : options.kv.engine_id;
     for (std::uint32_t rank = 0; rank < std::max(options.data_parallel, 1U); ++rank) {
-        const std::string engine_id = options.data_parallel > 1 ? base + "_dp" + std::to_string(rank) : base;
+        const std::string engine_id =
+            options.data_parallel > 1 ? base + "_dp" + std::to_string(rank) : base;
         ranks_.push_back({std::make_unique<Scheduler>(context_, rank), nullptr});
         Scheduler& scheduler = *ranks_.back().scheduler;
         if (mooncake) TRY(open_mooncake(scheduler, rank, engine_id));
@@ -54,8 +56,10 @@ Result<void> Core::start(std::uint16_t bootstrap_port) {
     return {};
 }
 
-Result<void> Core::open_mooncake(Scheduler& scheduler, std::uint32_t rank, const std::string& engine_id) {
-    auto connector = std::make_unique<MooncakeConnector>(context_, scheduler, calls_, channel_, engine_id);
+Result<void> Core::open_mooncake(Scheduler& scheduler, std::uint32_t rank,
+                                 const std::string& engine_id) {
+    auto connector =
+        std::make_unique<MooncakeConnector>(context_, scheduler, calls_, channel_, engine_id);
     MooncakeConnector& opened = *connector;
     scheduler.set_connector(&opened);
     ranks_.back().connector = std::move(connector);
@@ -70,7 +74,8 @@ Result<void> Core::open_mooncake(Scheduler& scheduler, std::uint32_t rank, const
     return {};
 }
 
-Result<void> Core::open_nixl(Scheduler& scheduler, std::uint32_t rank, const std::string& engine_id) {
+Result<void> Core::open_nixl(Scheduler& scheduler, std::uint32_t rank,
+                             const std::string& engine_id) {
     auto connector = std::make_unique<NixlConnector>(context_, scheduler, channel_, engine_id);
     NixlConnector& opened = *connector;
     scheduler.set_connector(&opened);
@@ -135,7 +140,8 @@ void Core::register_outside(const WorkerRegistration& worker, int attempt) {
             return register_next();
         }
         // A refusal is final; only what may be the network's fault is tried again.
-        if (answer || attempt >= kRegistrationAttempts) return context_.die("RuntimeError: cannot register");
+        if (answer || attempt >= kRegistrationAttempts)
+            return context_.die("RuntimeError: cannot register");
         attempt_ = attempt + 1;
         context_.loop.arm(registration_timer_, std::chrono::seconds(1 << (attempt - 1)));
     });
@@ -172,7 +178,8 @@ Scheduler& Core::least_busy() {
 }
 
 std::string Core::engine_id(std::size_t rank) const {
-    return rank < ranks_.size() && ranks_[rank].connector ? ranks_[rank].connector->engine_id() : std::string();
+    return rank < ranks_.size() && ranks_[rank].connector ? ranks_[rank].connector->engine_id()
+                                                          : std::string();
 }
 
 SchedulerCounts Core::scheduler_counts() const {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One life of an engine: its ranks with their schedulers and KV connectors, their side channels, and the bootstrap
-// server. A restart makes a new one, with new engine ids and nothing remembered.
+// One life of an engine: its ranks with their schedulers and KV connectors, their side channels,
+// and the bootstrap server. A restart makes a new one, with new engine ids and nothing remembered.
 //
 // Threads: one. Owns: all of that. Errors: start() says which listener could not be opened.
 #pragma once
@@ -45,7 +45,8 @@ private:
         std::unique_ptr<KvConnector> connector;
     };
 
-    Result<void> open_mooncake(Scheduler& scheduler, std::uint32_t rank, const std::string& engine_id);
+    Result<void> open_mooncake(Scheduler& scheduler, std::uint32_t rank,
+                               const std::string& engine_id);
     Result<void> open_nixl(Scheduler& scheduler, std::uint32_t rank, const std::string& engine_id);
     Result<void> open_bootstrap(std::uint16_t port);
     void register_next();

@@ -24,7 +24,8 @@ std::optional<Json> body_of(http::ServerConnection& connection) {
 // Four decimals, so that the text is the same everywhere.
 std::string decimal(double value) {
     char text[32];
-    const auto end = std::to_chars(text, text + sizeof text, value, std::chars_format::fixed, 4).ptr;
+    const auto end =
+        std::to_chars(text, text + sizeof text, value, std::chars_format::fixed, 4).ptr;
     return {text, end};
 }
 
@@ -45,7 +46,8 @@ std::string input_text(const Json& input) {
     std::vector<Token> tokens;
     if (input.is_array())
         for (const Json& id : input)
-            if (id.is_number_unsigned()) tokens.push_back(static_cast<Token>(id.get<std::uint64_t>()));
+            if (id.is_number_unsigned())
+                tokens.push_back(static_cast<Token>(id.get<std::uint64_t>()));
     return detokenize(tokens);
 }
 
@@ -61,13 +63,25 @@ void Engine::Impl::answer_models(Connection& connection) {
     JsonText json;
     json.begin_object().member("object", "list").key("data").begin_array();
     for (const std::string& name : names) {
-        json.begin_object().member("id", name).member("object", "model").member("created", unix_time());
+        json.begin_object()
+            .member("id", name)
+            .member("object", "model")
+            .member("created", unix_time());
         json.member("owned_by", "vllm").member("root", options_.model).member("parent", nullptr);
-        json.member("max_model_len", options_.timing.max_model_len).key("permission").begin_array().begin_object();
+        json.member("max_model_len", options_.timing.max_model_len)
+            .key("permission")
+            .begin_array()
+            .begin_object();
         json.member("id", "modelperm-" + random_hex(rng_, 32)).member("object", "model_permission");
-        json.member("created", unix_time()).member("allow_create_engine", false).member("allow_sampling", true);
-        json.member("allow_logprobs", true).member("allow_search_indices", false).member("allow_view", true);
-        json.member("allow_fine_tuning", false).member("organization", "*").member("group", nullptr);
+        json.member("created", unix_time())
+            .member("allow_create_engine", false)
+            .member("allow_sampling", true);
+        json.member("allow_logprobs", true)
+            .member("allow_search_indices", false)
+            .member("allow_view", true);
+        json.member("allow_fine_tuning", false)
+            .member("organization", "*")
+            .member("group", nullptr);
         json.member("is_blocking", false).end_object().end_array().end_object();
     }
     connection.respond(200, "application/json", json.end_array().end_object().text);
@@ -95,7 +109,8 @@ void Engine::Impl::answer_tokenize(Connection& connection) {
     std::string text;
     if (const Json* prompt = find_member(*body, "prompt")) {
         if (!prompt->is_string())
-            return respond_error(connection, invalid_body("string_type", "prompt", "Input should be a valid string"));
+            return respond_error(connection, invalid_body("string_type", "prompt",
+                                                          "Input should be a valid string"));
         text = prompt->get<std::string>();
     } else if (body->contains("messages")) {
         const auto request = read_request(Api::Chat, connection.body().view(), options_);
@@ -117,7 +132,9 @@ void Engine::Impl::answer_tokenize(Connection& connection) {
     }
     const std::vector<Token> tokens = tokenize(text);
     JsonText json;
-    json.begin_object().member("count", tokens.size()).member("max_model_len", options_.timing.max_model_len);
+    json.begin_object()
+        .member("count", tokens.size())
+        .member("max_model_len", options_.timing.max_model_len);
     json.key("tokens").begin_array();
     for (const Token token : tokens) json.value(token);
     json.end_array().member("token_strs", nullptr).end_object();
@@ -128,12 +145,15 @@ void Engine::Impl::answer_detokenize(Connection& connection) {
     const auto body = body_of(connection);
     if (!body) return;
     const Json* list = find_member(*body, "tokens");
-    if (list == nullptr) return respond_error(connection, invalid_body("missing", "tokens", "Field required"));
+    if (list == nullptr)
+        return respond_error(connection, invalid_body("missing", "tokens", "Field required"));
     if (!list->is_array())
-        return respond_error(connection, invalid_body("list_type", "tokens", "Input should be a valid list"));
+        return respond_error(connection,
+                             invalid_body("list_type", "tokens", "Input should be a valid list"));
     for (const Json& id : *list)
         if (!id.is_number_unsigned() || id.get<std::uint64_t>() > UINT32_MAX)
-            return respond_error(connection, invalid_body("int_type", "tokens", "Input should be a valid integer"));
+            return respond_error(
+                connection, invalid_body("int_type", "tokens", "Input should be a valid integer"));
     JsonText json;
     connection.respond(200, "application/json",
                        json.begin_object().member("prompt", input_text(*list)).end_object().text);
@@ -143,10 +163,12 @@ void Engine::Impl::answer_embeddings(Connection& connection) {
     const auto body = body_of(connection);
     if (!body) return;
     const Json* input = find_member(*body, "input");
-    if (input == nullptr) return respond_error(connection, invalid_body("missing", "input", "Field required"));
+    if (input == nullptr)
+        return respond_error(connection, invalid_body("missing", "input", "Field required"));
     std::vector<std::string> inputs;
     if (input->is_array() && !input->empty() && !(*input)[0].is_number()) {
-        if (input->size() > kInputsMax) return respond_error(connection, bad_request("too many inputs", "input"));
+        if (input->size() > kInputsMax)
+            return respond_error(connection, bad_request("too many inputs", "input"));
         for (const Json& each : *input) inputs.push_back(input_text(each));
     } else {
         inputs.push_back(input_text(*input));
@@ -154,14 +176,24 @@ void Engine::Impl::answer_embeddings(Connection& connection) {
     std::size_t tokens = 0;
     JsonText json;
     json.begin_object().member("id", "embd-" + request_id(connection, "")).member("object", "list");
-    json.member("created", unix_time()).member("model", options_.model_name()).key("data").begin_array();
+    json.member("created", unix_time())
+        .member("model", options_.model_name())
+        .key("data")
+        .begin_array();
     for (std::size_t i = 0; i < inputs.size(); ++i) {
         json.begin_object().member("index", i).member("object", "embedding");
         json.raw_member("embedding", embedding_of(inputs[i])).end_object();
         tokens += count_tokens(inputs[i]);
     }
-    json.end_array().key("usage").begin_object().member("prompt_tokens", tokens).member("total_tokens", tokens);
-    json.member("completion_tokens", 0).member("prompt_tokens_details", nullptr).end_object().end_object();
+    json.end_array()
+        .key("usage")
+        .begin_object()
+        .member("prompt_tokens", tokens)
+        .member("total_tokens", tokens);
+    json.member("completion_tokens", 0)
+        .member("prompt_tokens_details", nullptr)
+        .end_object()
+        .end_object();
     connection.respond(200, "application/json", json.text);
 }
 
@@ -179,8 +211,9 @@ void Engine::Impl::answer_count_tokens(Connection& connection) {
 }
 
 void Engine::Impl::answer_scale_out(Connection& connection) {
-    respond_error(connection, {403, "PermissionDeniedError",
-                               "This endpoint requires --enable-scale-out to be set.", std::nullopt});
+    respond_error(connection,
+                  {403, "PermissionDeniedError",
+                   "This endpoint requires --enable-scale-out to be set.", std::nullopt});
 }
 
 // -- the stand-in's own
@@ -188,20 +221,29 @@ void Engine::Impl::answer_scale_out(Connection& connection) {
 void Engine::Impl::answer_sim_state(Connection& connection) {
     const EngineState now = state();
     JsonText json;
-    json.begin_object().member("requests", now.counters.requests).member("generations", now.counters.generations);
-    json.member("generations_live", now.generations_live).member("succeeded", now.counters.succeeded);
+    json.begin_object()
+        .member("requests", now.counters.requests)
+        .member("generations", now.counters.generations);
+    json.member("generations_live", now.generations_live)
+        .member("succeeded", now.counters.succeeded);
     json.member("failed", now.counters.failed).member("cancelled", now.counters.cancelled);
     json.member("faults", now.counters.faults).member("running", now.scheduler.running);
     json.member("waiting", now.scheduler.waiting).member("loading", now.scheduler.loading);
-    json.member("blocks_used", now.scheduler.blocks_used).member("blocks_held", now.connector.blocks_held);
-    json.member("transfers_live", now.connector.transfers_live).member("transfers", now.counters.transfers);
-    json.member("seats_taken", now.connector.seats_taken).member("pulls_queued", now.connector.pulls_queued);
-    json.member("pulls_waiting", now.connector.pulls_waiting).member("pulls_sent", now.counters.pulls_sent);
-    json.member("pulls_received", now.counters.pulls_received).member("expired", now.counters.expired);
+    json.member("blocks_used", now.scheduler.blocks_used)
+        .member("blocks_held", now.connector.blocks_held);
+    json.member("transfers_live", now.connector.transfers_live)
+        .member("transfers", now.counters.transfers);
+    json.member("seats_taken", now.connector.seats_taken)
+        .member("pulls_queued", now.connector.pulls_queued);
+    json.member("pulls_waiting", now.connector.pulls_waiting)
+        .member("pulls_sent", now.counters.pulls_sent);
+    json.member("pulls_received", now.counters.pulls_received)
+        .member("expired", now.counters.expired);
     json.member("failed_transfers", now.counters.failed_transfers);
     json.member("failed_receives", now.counters.failed_receives).member("restarts", now.restarts);
     json.member("connections", now.connections).key("engine_ids").begin_array();
-    for (std::size_t rank = 0; core_ && rank < core_->ranks(); ++rank) json.value(core_->engine_id(rank));
+    for (std::size_t rank = 0; core_ && rank < core_->ranks(); ++rank)
+        json.value(core_->engine_id(rank));
     json.end_array().key("active_faults").begin_array();
     for (const Fault& fault : faults_.all()) json.value(name_of(fault.kind));
     connection.respond(200, "application/json", json.end_array().end_object().text);

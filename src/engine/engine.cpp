@@ -23,7 +23,8 @@ Engine::Impl::Impl(io::Loop& loop, EngineOptions options)
     : loop_(loop),
       options_(std::move(options)),
       rng_(options_.seed),
-      context_{loop_, options_, rng_, counters_, faults_, Delegate<void(std::string_view)>::to<&Impl::die>(*this)},
+      context_{loop_,     options_, rng_,
+               counters_, faults_,  Delegate<void(std::string_view)>::to<&Impl::die>(*this)},
       began_(loop.now()),
       address_(options_.listen),
       bootstrap_port_(options_.kv.bootstrap_port),
@@ -45,7 +46,8 @@ Engine::Impl::~Impl() {
 Result<void> Engine::Impl::start() {
     ASSERT(phase_ == Phase::Down && !core_);
     Duration wait{0};
-    for (const Fault& fault : faults_.take(FaultKind::SlowStart)) wait = std::max(wait, fault.delay);
+    for (const Fault& fault : faults_.take(FaultKind::SlowStart))
+        wait = std::max(wait, fault.delay);
     core_wanted_ = true;
     if (wait > Duration::zero()) {
         loop_.arm(timer_, wait);
@@ -79,7 +81,8 @@ Result<void> Engine::Impl::open_listener() {
     const auto socket = loop_.io().listen(address_, false);
     if (!socket) return std::unexpected(socket.error());
     if (const auto bound = loop_.io().local_address(*socket)) address_ = *bound;
-    server_ = std::make_unique<http::Server>(loop_, *this, server_options(options_), options_.connections_max);
+    server_ = std::make_unique<http::Server>(loop_, *this, server_options(options_),
+                                             options_.connections_max);
     server_->add_listener(*socket);
     phase_ = Phase::Serving;
     return {};
@@ -101,9 +104,11 @@ void Engine::Impl::add_fault(const Fault& fault) {
         case FaultKind::Restart:
         case FaultKind::Die:
             // At once, unless it is to wait for certain requests.
-            if (fault.path.empty() && fault.count < 0 && fault.probability >= 1) return strike_whole_engine(fault);
+            if (fault.path.empty() && fault.count < 0 && fault.probability >= 1)
+                return strike_whole_engine(fault);
             break;
-        default: break;
+        default:
+            break;
     }
     faults_.add(fault);
 }
@@ -197,7 +202,8 @@ void Engine::Impl::clean_up() {
     old_generations_.clear();
     std::erase_if(old_servers_, [](const auto& server) { return server->finished(); });
     // Generations point into their core.
-    if (generations_.empty()) std::erase_if(old_cores_, [](const auto& core) { return core->finished(); });
+    if (generations_.empty())
+        std::erase_if(old_cores_, [](const auto& core) { return core->finished(); });
     if (!old_servers_.empty() || !old_cores_.empty()) loop_.arm(sweep_, kSweep);
 }
 
@@ -221,7 +227,8 @@ const io::Address& Engine::Impl::bootstrap_address() const {
 
 // -- the handle
 
-Engine::Engine(io::Loop& loop, EngineOptions options) : impl_(std::make_unique<Impl>(loop, std::move(options))) {}
+Engine::Engine(io::Loop& loop, EngineOptions options)
+    : impl_(std::make_unique<Impl>(loop, std::move(options))) {}
 Engine::~Engine() = default;
 
 Result<void> Engine::start() { return impl_->start(); }

@@ -6,10 +6,10 @@
 //   ... turn the loop; engine.address() is where it listens ...
 //   engine.stop();  while (!engine.finished()) loop.run_turn(...);   // then it may be destroyed
 //
-// Any number of engines live on one loop. Everything it knows of time it has from the loop; its dice are seeded.
-// Threads: the loop's. Owns: its listeners and connections. The loop outlives it.
-// Costs: some kilobytes when idle. Errors: start() says what could not be opened; later failures are vLLM's own, answered
-// over HTTP. dead() is what a vLLM process shows by exiting.
+// Any number of engines live on one loop. Everything it knows of time it has from the loop; its
+// dice are seeded. Threads: the loop's. Owns: its listeners and connections. The loop outlives it.
+// Costs: some kilobytes when idle. Errors: start() says what could not be opened; later failures
+// are vLLM's own, answered over HTTP. dead() is what a vLLM process shows by exiting.
 #pragma once
 
 #include <memory>
@@ -41,7 +41,8 @@ public:
     void stop();
     bool finished() const;
 
-    // The API answers. Not before all workers are registered, nor during a fault that closes the listener.
+    // The API answers. Not before all workers are registered, nor during a fault that closes the
+    // listener.
     bool serving() const;
     // The engine core died; nothing listens any more, for good.
     bool dead() const;

@@ -5,8 +5,8 @@
 
 namespace sluice::engine {
 
-void respond_detail(http::ServerConnection& connection, std::uint16_t status, std::string_view detail,
-                    std::string_view field_lines) {
+void respond_detail(http::ServerConnection& connection, std::uint16_t status,
+                    std::string_view detail, std::string_view field_lines) {
     JsonText json;
     json.begin_object().member("detail", detail).end_object();
     connection.respond(status, "application/json", json.text, field_lines);

@@ -23,7 +23,8 @@ constexpr Name kNames[] = {
     {FaultKind::HangAfterHeaders, "hang_after_headers", "send the head of a stream, then nothing"},
     {FaultKind::DieMidStream, "die_mid_stream", "break the connection after `after_events` tokens"},
     {FaultKind::ErrorEvent, "error_event", "an error event after `after_events` tokens"},
-    {FaultKind::StopMidStream, "stop_mid_stream", "no token after `after_events`, the connection stays"},
+    {FaultKind::StopMidStream, "stop_mid_stream",
+     "no token after `after_events`, the connection stays"},
     {FaultKind::EosFirst, "eos_first", "the first token is the end of the sequence"},
     {FaultKind::SlowFirstToken, "slow_first_token", "the first token comes `delay_ms` later"},
     {FaultKind::Garbage, "garbage", "bytes that are no HTTP answer"},
@@ -34,7 +35,8 @@ constexpr Name kNames[] = {
     {FaultKind::PullHang, "pull_hang", "pulls on this engine are never answered"},
     {FaultKind::SlowStart, "slow_start", "listen only `delay_ms` after the start"},
     {FaultKind::Refuse, "refuse", "do not listen for `delay_ms` (0: until cleared)"},
-    {FaultKind::Restart, "restart", "new engine ids, nothing remembered, listening after `delay_ms`"},
+    {FaultKind::Restart, "restart",
+     "new engine ids, nothing remembered, listening after `delay_ms`"},
     {FaultKind::Die, "die", "die as after a failed assertion; the process exits with 1"},
 };
 
@@ -47,7 +49,8 @@ std::optional<FaultKind> kind_of(std::string_view name) {
 std::optional<double> to_number(std::string_view text) {
     double value = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value)) return std::nullopt;
+    if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value))
+        return std::nullopt;
     return value;
 }
 
@@ -55,8 +58,10 @@ using Problem = std::optional<std::string>;
 
 Problem set_number(Fault& fault, std::string_view name, double value) {
     const auto within = [&](std::int64_t low, std::int64_t high) -> Problem {
-        if (value >= static_cast<double>(low) && value <= static_cast<double>(high)) return std::nullopt;
-        return "fault: " + std::string(name) + " must be from " + std::to_string(low) + " to " + std::to_string(high);
+        if (value >= static_cast<double>(low) && value <= static_cast<double>(high))
+            return std::nullopt;
+        return "fault: " + std::string(name) + " must be from " + std::to_string(low) + " to " +
+               std::to_string(high);
     };
     Problem problem;
     if (name == "status") {
@@ -66,14 +71,17 @@ Problem set_number(Fault& fault, std::string_view name, double value) {
     } else if (name == "probability") {
         if (!(problem = within(0, 1))) fault.probability = value;
     } else if (name == "after_events") {
-        if (!(problem = within(0, 1'000'000'000))) fault.after_events = static_cast<std::uint32_t>(value);
+        if (!(problem = within(0, 1'000'000'000)))
+            fault.after_events = static_cast<std::uint32_t>(value);
     } else if (name == "delay_ms") {
         if (!(problem = within(0, 1'000'000'000))) fault.delay = from_seconds(value / 1000);
     } else if (name == "retry_after") {
-        if (!(problem = within(0, 1'000'000))) fault.retry_after = static_cast<std::uint32_t>(value);
+        if (!(problem = within(0, 1'000'000)))
+            fault.retry_after = static_cast<std::uint32_t>(value);
     } else {
         problem = "fault: unknown member '" + std::string(name) +
-                  "'; known are kind, status, count, probability, path, after_events, delay_ms, message, retry_after";
+                  "'; known are kind, status, count, probability, path, after_events, delay_ms, "
+                  "message, retry_after";
     }
     return problem;
 }
@@ -81,7 +89,9 @@ Problem set_number(Fault& fault, std::string_view name, double value) {
 Problem set_text(Fault& fault, std::string_view name, std::string_view value) {
     if (name == "kind") {
         const auto kind = kind_of(value);
-        if (!kind) return "fault: unknown kind '" + std::string(value) + "'; known are\n" + describe_faults();
+        if (!kind)
+            return "fault: unknown kind '" + std::string(value) + "'; known are\n" +
+                   describe_faults();
         fault.kind = *kind;
     } else if (name == "path") {
         fault.path = value;
@@ -120,12 +130,14 @@ std::expected<Fault, std::string> parse_pairs(std::string_view text) {
         const std::string_view pair = text.substr(0, comma);
         text = comma == std::string_view::npos ? std::string_view() : text.substr(comma + 1);
         const auto equals = pair.find('=');
-        const Problem problem = equals == std::string_view::npos
-                                    ? set_text(fault, "kind", pair)
-                                    : set_text(fault, pair.substr(0, equals), pair.substr(equals + 1));
+        const Problem problem =
+            equals == std::string_view::npos
+                ? set_text(fault, "kind", pair)
+                : set_text(fault, pair.substr(0, equals), pair.substr(equals + 1));
         if (problem) return std::unexpected(*problem);
         // "status=429" says what kind it is.
-        if (pair.starts_with("status=") && fault.kind == FaultKind::None) fault.kind = FaultKind::Status;
+        if (pair.starts_with("status=") && fault.kind == FaultKind::None)
+            fault.kind = FaultKind::Status;
     }
     return fault;
 }
@@ -140,25 +152,31 @@ std::string_view name_of(FaultKind kind) {
 
 std::string describe_faults() {
     std::string text;
-    for (const Name& each : kNames) text.append("  ").append(each.name).append(": ").append(each.meaning).append("\n");
+    for (const Name& each : kNames)
+        text.append("  ").append(each.name).append(": ").append(each.meaning).append("\n");
     return text;
 }
 
 std::expected<Fault, std::string> parse_fault(std::string_view spec) {
     auto fault = spec.starts_with('{') ? parse_object(spec) : parse_pairs(spec);
-    if (fault && fault->kind == FaultKind::None) return std::unexpected("fault: no kind; known are\n" + describe_faults());
+    if (fault && fault->kind == FaultKind::None)
+        return std::unexpected("fault: no kind; known are\n" + describe_faults());
     return fault;
 }
 
 Fault FaultList::strike(std::string_view path, bool generates, Rng& rng) {
     for (std::size_t i = 0; i < faults_.size(); ++i) {
         Fault& fault = faults_[i];
-        const bool not_of_requests = fault.kind == FaultKind::PullFail || fault.kind == FaultKind::PullHang ||
+        const bool not_of_requests = fault.kind == FaultKind::PullFail ||
+                                     fault.kind == FaultKind::PullHang ||
                                      fault.kind == FaultKind::SlowStart;
-        if (not_of_requests || (fault.path.empty() ? !generates : fault.path != path) || fault.count == 0) continue;
+        if (not_of_requests || (fault.path.empty() ? !generates : fault.path != path) ||
+            fault.count == 0)
+            continue;
         if (fault.probability < 1 && !rng.chance(fault.probability)) continue;
         Fault struck = fault;
-        if (fault.count > 0 && --fault.count == 0) faults_.erase(faults_.begin() + static_cast<std::ptrdiff_t>(i));
+        if (fault.count > 0 && --fault.count == 0)
+            faults_.erase(faults_.begin() + static_cast<std::ptrdiff_t>(i));
         return struck;
     }
     return {};

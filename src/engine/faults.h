@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a stand-in engine does wrong on purpose, by `--sim-fault SPEC` or POST /sim/fault.
 //
-// A fault waits until a request matches its path, then strikes with its probability, `count` times. Faults of the
-// whole engine (refuse, restart, die) strike at once when they are posted without a path and a count, else when
-// a matching request comes.
-// Threads: one. Errors: parse_fault() says what is wrong with a SPEC.
+// A fault waits until a request matches its path, then strikes with its probability, `count` times.
+// Faults of the whole engine (refuse, restart, die) strike at once when they are posted without a
+// path and a count, else when a matching request comes. Threads: one. Errors: parse_fault() says
+// what is wrong with a SPEC.
 #pragma once
 
 #include <cstdint>
@@ -32,12 +32,12 @@ enum class FaultKind : std::uint8_t {
     GarbageBody,       // a good head, then no JSON and no SSE
     EarlyAnswer,       // answers `status` before the body has come
     CloseBeforeAnswer,
-    PullFail,          // P answers pulls with an error
-    PullHang,          // P never answers a pull
-    SlowStart,         // the listeners open `delay` after the engine starts
-    Refuse,            // no listener for `delay` (0: until cleared)
-    Restart,           // everything gone, new engine ids, listening again after `delay`
-    Die,               // the engine core dies, as after a failed assertion
+    PullFail,   // P answers pulls with an error
+    PullHang,   // P never answers a pull
+    SlowStart,  // the listeners open `delay` after the engine starts
+    Refuse,     // no listener for `delay` (0: until cleared)
+    Restart,    // everything gone, new engine ids, listening again after `delay`
+    Die,        // the engine core dies, as after a failed assertion
 };
 
 struct Fault {
@@ -45,7 +45,7 @@ struct Fault {
     std::uint16_t status = 500;
     std::int64_t count = -1;  // -1: for ever
     double probability = 1;
-    std::string path;         // empty: the generating endpoints
+    std::string path;  // empty: the generating endpoints
     std::uint32_t after_events = 1;
     Duration delay{0};
     std::string message;            // of Status; empty: vLLM's words

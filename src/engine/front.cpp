@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The engine's HTTP front: which path is what, who may ask, what a fault does to a request, and how a generating request
-// becomes a Generation.
+// The engine's HTTP front: which path is what, who may ask, what a fault does to a request, and how
+// a generating request becomes a Generation.
 #include <charconv>
 
 #include "engine/fastapi.h"
@@ -62,7 +62,8 @@ void Engine::Impl::on_request(Connection& connection) {
     if (!authorized(connection))
         return connection.respond(401, "application/json", R"({"error":"Unauthorized"})");
     if (endpoint == nullptr) return not_found(connection);
-    if (head.method != endpoint->method && (endpoint->other_method.empty() || head.method != endpoint->other_method))
+    if (head.method != endpoint->method &&
+        (endpoint->other_method.empty() || head.method != endpoint->other_method))
         return method_not_allowed(connection, endpoint->method);
     fault_ = {};
     if (!head.path.starts_with("/sim/")) {
@@ -92,10 +93,12 @@ bool Engine::Impl::authorized(const Connection& connection) const {
     if (options_.api_keys.empty()) return true;
     const std::string_view path = connection.request().path;
     bool guarded = false;
-    for (const std::string_view prefix : {"/v1", "/v2", "/inference", "/cohere"}) guarded |= path.starts_with(prefix);
+    for (const std::string_view prefix : {"/v1", "/v2", "/inference", "/cohere"})
+        guarded |= path.starts_with(prefix);
     if (!guarded || connection.request().method == "OPTIONS") return true;
     const auto field = connection.request().fields.find(http::FieldId::Authorization);
-    if (!field || field->size() < 7 || !http::equals_ignoring_case(field->substr(0, 7), "Bearer ")) return false;
+    if (!field || field->size() < 7 || !http::equals_ignoring_case(field->substr(0, 7), "Bearer "))
+        return false;
     for (const std::string& key : options_.api_keys)
         if (field->substr(7) == key) return true;
     return false;
@@ -124,32 +127,45 @@ bool Engine::Impl::answer_fault(Connection& connection, const Fault& fault) {
             connection.respond(fault.status, "application/json",
                                error_json(error_of_status(fault.status, fault.message)), lines);
             return true;
-        case FaultKind::Hang: return true;
+        case FaultKind::Hang:
+            return true;
         case FaultKind::Garbage:
-            connection.start_response(200, "\x01\x02 this is not HTTP\r\nContent-Length: zebra\r\n", 5);
+            connection.start_response(200, "\x01\x02 this is not HTTP\r\nContent-Length: zebra\r\n",
+                                      5);
             connection.cut_response();
             return true;
         case FaultKind::GarbageBody:
             connection.respond(200, "application/json", "data: {\"id\": oh no\n\n\xff\xfe<html>");
             return true;
-        case FaultKind::CloseBeforeAnswer: connection.cut_response(); return true;
+        case FaultKind::CloseBeforeAnswer:
+            connection.cut_response();
+            return true;
         case FaultKind::Refuse:
         case FaultKind::Restart:
             strike_whole_engine(fault);
             // The listener closes; this connection gets no answer.
             if (connection.serving()) connection.cut_response();
             return true;
-        case FaultKind::Die: die("a fault struck"); return false;
-        default: return false;  // the generation's own
+        case FaultKind::Die:
+            die("a fault struck");
+            return false;
+        default:
+            return false;  // the generation's own
     }
 }
 
 // -- generating
 
 void Engine::Impl::answer_chat(Connection& connection) { generate(connection, Api::Chat, fault_); }
-void Engine::Impl::answer_completions(Connection& connection) { generate(connection, Api::Completions, fault_); }
-void Engine::Impl::answer_responses(Connection& connection) { generate(connection, Api::Responses, fault_); }
-void Engine::Impl::answer_messages(Connection& connection) { generate(connection, Api::Messages, fault_); }
+void Engine::Impl::answer_completions(Connection& connection) {
+    generate(connection, Api::Completions, fault_);
+}
+void Engine::Impl::answer_responses(Connection& connection) {
+    generate(connection, Api::Responses, fault_);
+}
+void Engine::Impl::answer_messages(Connection& connection) {
+    generate(connection, Api::Messages, fault_);
+}
 
 void Engine::Impl::generate(Connection& connection, Api api, const Fault& fault) {
     const Format& format = format_of(api);
@@ -169,31 +185,36 @@ void Engine::Impl::generate(Connection& connection, Api api, const Fault& fault)
     const auto wanted = request->n * static_cast<std::uint32_t>(request->prompts.size());
     if (options_.timing.max_queued > 0 && waiting + wanted > options_.timing.max_queued) {
         ++counters_.admission_rejections;
-        return refuse_generation(connection, format,
-                                 {error_of_status(503, "The server has too many queued requests."), request->kv});
+        return refuse_generation(
+            connection, format,
+            {error_of_status(503, "The server has too many queued requests."), request->kv});
     }
     start_generation(connection, std::move(*request), fault);
 }
 
-void Engine::Impl::start_generation(Connection& connection, GenerateRequest request, const Fault& fault) {
+void Engine::Impl::start_generation(Connection& connection, GenerateRequest request,
+                                    const Fault& fault) {
     Scheduler* scheduler = nullptr;
     std::optional<ApiError> out_of_range;
     if (const auto field = connection.request().fields.find(http::FieldId::XDataParallelRank)) {
         std::int64_t rank = 0;
-        const auto [end, error] = std::from_chars(field->data(), field->data() + field->size(), rank);
+        const auto [end, error] =
+            std::from_chars(field->data(), field->data() + field->size(), rank);
         const bool whole = error == std::errc() && end == field->data() + field->size();
         const auto ranks = static_cast<std::int64_t>(core_->ranks());
-        if (whole && rank >= 0 && rank < ranks) scheduler = &core_->scheduler(static_cast<std::size_t>(rank));
+        if (whole && rank >= 0 && rank < ranks)
+            scheduler = &core_->scheduler(static_cast<std::size_t>(rank));
         if (whole && scheduler == nullptr)
-            out_of_range = bad_request("data_parallel_rank " + std::to_string(rank) + " is out of range [0, " +
-                                       std::to_string(ranks) + ").");
+            out_of_range = bad_request("data_parallel_rank " + std::to_string(rank) +
+                                       " is out of range [0, " + std::to_string(ranks) + ").");
     }
     if (scheduler == nullptr) scheduler = &core_->least_busy();
 
     const std::string id = request_id(connection, request.request_id);
     std::string lines;
     if (options_.enable_request_id_headers) lines = "X-Request-Id: " + id + "\r\n";
-    auto made = std::make_unique<Generation>(context_, *this, *scheduler, connection, std::move(request), fault);
+    auto made = std::make_unique<Generation>(context_, *this, *scheduler, connection,
+                                             std::move(request), fault);
     Generation& generation = *made;
     generations_.emplace(&generation, std::move(made));
     connection.set_context(&generation);
@@ -202,9 +223,11 @@ void Engine::Impl::start_generation(Connection& connection, GenerateRequest requ
     connection.release_request();
 }
 
-void Engine::Impl::refuse_generation(Connection& connection, const Format& format, const Refusal& refusal) {
+void Engine::Impl::refuse_generation(Connection& connection, const Format& format,
+                                     const Refusal& refusal) {
     // P is told that nobody will fetch what this request was to load.
-    KvConnector* connector = core_ && core_->ranks() > 0 ? core_->scheduler(0).connector() : nullptr;
+    KvConnector* connector =
+        core_ && core_->ranks() > 0 ? core_->scheduler(0).connector() : nullptr;
     if (refusal.kv && connector != nullptr && phase_ == Phase::Serving &&
         !connector->dropped(*refusal.kv, random_hex(rng_, 32)))
         die("KeyError: incomplete kv_transfer_params");
@@ -212,7 +235,8 @@ void Engine::Impl::refuse_generation(Connection& connection, const Format& forma
 }
 
 std::string Engine::Impl::request_id(const Connection& connection, const std::string& of_body) {
-    if (const auto field = connection.request().fields.find(http::FieldId::XRequestId); field && !field->empty())
+    if (const auto field = connection.request().fields.find(http::FieldId::XRequestId);
+        field && !field->empty())
         return std::string(*field);
     return of_body.empty() ? random_hex(rng_, 32) : of_body;
 }

@@ -24,7 +24,8 @@ bool at_least_0_33(std::string_view version) {
 }  // namespace
 
 Generation::Generation(const Context& context, GenerationOwner& owner, Scheduler& scheduler,
-                       http::ServerConnection& connection, GenerateRequest request, const Fault& fault)
+                       http::ServerConnection& connection, GenerateRequest request,
+                       const Fault& fault)
     : context_(context),
       owner_(owner),
       scheduler_(scheduler),
@@ -32,7 +33,8 @@ Generation::Generation(const Context& context, GenerationOwner& owner, Scheduler
       request_(std::move(request)),
       format_(format_of(request_.api)),
       fault_(fault),
-      answer_{.request = request_, .options = context.options, .id = {}, .model = {}, .choices = {}},
+      answer_{
+          .request = request_, .options = context.options, .id = {}, .model = {}, .choices = {}},
       keep_alive_(Delegate<void()>::to<&Generation::send_keep_alive>(*this)) {}
 
 Generation::~Generation() { abort_sequences(); }
@@ -45,7 +47,8 @@ SequenceSpec Generation::spec_of(const Choice& choice) const {
     spec.request_id = answer_.id;
     if (request_.api == Api::Completions) spec.request_id += "-" + std::to_string(choice.prompt);
     spec.request_id += "-" + random_hex(context_.rng, 8);
-    if (request_.n > 1) spec.request_id = std::to_string(choice.index % request_.n) + "_" + spec.request_id;
+    if (request_.n > 1)
+        spec.request_id = std::to_string(choice.index % request_.n) + "_" + spec.request_id;
     spec.prompt_tokens = prompt.tokens;
     spec.prompt_hash = prompt.hash;
     spec.choice = choice.index % request_.n;
@@ -61,7 +64,8 @@ SequenceSpec Generation::spec_of(const Choice& choice) const {
     return spec;
 }
 
-void Generation::start(const std::string& request_id, std::int64_t created, const std::string& field_lines) {
+void Generation::start(const std::string& request_id, std::int64_t created,
+                       const std::string& field_lines) {
     ++context_.counters.generations;
     answer_.id = std::string(format_.id_prefix()) + request_id;
     answer_.created = created;
@@ -76,12 +80,7 @@ void Generation::start(const std::string& request_id, std::int64_t created, cons
         choice.stops = StopMatcher(request_.stop, request_.include_stop);
     }
     if (request_.stream) {
-        TextWriter lines(connection_->texts());
-        http::write_date(lines);
-        lines.append("Server: uvicorn\r\nContent-Type: text/event-stream; charset=utf-8\r\n");
-        lines.append(field_lines);
-        const Slice kept = lines.finish();
-        connection_->start_response(200, kept.view(), std::nullopt);
+        start_stream(field_lines);
         const bool comments = request_.api == Api::Chat || request_.api == Api::Completions;
         if (comments && context_.options.sse_keep_alive > Duration::zero())
             context_.loop.arm(keep_alive_, context_.options.sse_keep_alive);
@@ -92,6 +91,16 @@ void Generation::start(const std::string& request_id, std::int64_t created, cons
         return;
     }
     for (Choice& choice : answer_.choices) choice.sequence = scheduler_.add(spec_of(choice), *this);
+}
+
+// The head goes out before anything is computed.
+void Generation::start_stream(std::string_view field_lines) {
+    TextWriter lines(connection_->texts());
+    http::write_date(lines);
+    lines.append("Server: uvicorn\r\nContent-Type: text/event-stream; charset=utf-8\r\n");
+    lines.append(field_lines);
+    const Slice kept = lines.finish();
+    connection_->start_response(200, kept.view(), std::nullopt);
 }
 
 // -- output
@@ -132,7 +141,8 @@ void Generation::on_output(Sequence& sequence, const SequenceOutput& output) {
             format_.begin(answer_, out);
         }
         // A token whose text is held back for a stop string makes no event of its own.
-        const bool silent = fresh.empty() && choice.finish == FinishReason::None && choice.new_token_ids.empty();
+        const bool silent =
+            fresh.empty() && choice.finish == FinishReason::None && choice.new_token_ids.empty();
         if (!silent) format_.delta(answer_, choice, fresh, out);
         write(out);
         choice.new_token_ids.clear();
@@ -158,7 +168,8 @@ void Generation::take_text(Choice& choice, const SequenceOutput& output, std::st
             choice.stop_string = *hit;
         }
     }
-    if (choice.finish != FinishReason::None && choice.stop_string.empty()) choice.stops.flush(fresh);
+    if (choice.finish != FinishReason::None && choice.stop_string.empty())
+        choice.stops.flush(fresh);
     // echo with max_tokens 0 asks for the prompt alone.
     if (request_.max_tokens == 0U) {
         fresh.clear();
@@ -219,10 +230,18 @@ bool Generation::struck_mid_stream() {
     if (tokens_ < fault_.after_events) return false;
     http::ServerConnection* connection = connection_;
     switch (fault_.kind) {
-        case FaultKind::DieMidStream: over(); connection->cut_response(); return true;
-        case FaultKind::StopMidStream: abort_sequences(); return true;
-        case FaultKind::ErrorEvent: fail(internal_error()); return true;
-        default: return false;
+        case FaultKind::DieMidStream:
+            over();
+            connection->cut_response();
+            return true;
+        case FaultKind::StopMidStream:
+            abort_sequences();
+            return true;
+        case FaultKind::ErrorEvent:
+            fail(internal_error());
+            return true;
+        default:
+            return false;
     }
 }
 
@@ -230,6 +249,7 @@ void Generation::fail(const ApiError& error) {
     ++context_.counters.failed;
     std::string out;
     if (request_.stream) {
+        if (!connection_->response_started()) start_stream({});
         if (!begun_ && !answer_.choices.empty()) format_.begin(answer_, out);
         format_.error_event(answer_, nullptr, error, out);
         write(out);
@@ -249,12 +269,14 @@ void Generation::cancel() {
     if (unanswered) tell_connector();
 }
 
-// vLLM's server tells the connector of a whole answer that failed or was given up, so that P may free its blocks: an
-// empty pull, which takes one of P's seats.
+// vLLM's server tells the connector of a whole answer that failed or was given up, so that P may
+// free its blocks: an empty pull, which takes one of P's seats.
 void Generation::tell_connector() {
     const KvParams* kv = request_.kv.get();
     KvConnector* connector = scheduler_.connector();
-    if (request_.stream || tokens_ > 0 || kv == nullptr || !kv->do_remote_prefill || connector == nullptr) return;
+    if (request_.stream || tokens_ > 0 || kv == nullptr || !kv->do_remote_prefill ||
+        connector == nullptr)
+        return;
     if (!connector->dropped(*kv, answer_.id.substr(format_.id_prefix().size())))
         context_.die("KeyError: incomplete kv_transfer_params");
 }

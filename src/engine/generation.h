@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// One generating HTTP request being answered: its sequences, their text, and the answer, whole or streamed.
+// One generating HTTP request being answered: its sequences, their text, and the answer, whole or
+// streamed.
 //
-// Made when the body has been checked; ends by its answer, by the client's leaving (cancel), or by a fault. Its owner
-// destroys it after on_generation_over(), not within it.
-// Threads: one. Owns: the request and the text so far.
+// Made when the body has been checked; ends by its answer, by the client's leaving (cancel), or by
+// a fault. Its owner destroys it after on_generation_over(), not within it. Threads: one. Owns: the
+// request and the text so far.
 #pragma once
 
 #include <memory>
@@ -43,6 +44,7 @@ public:
 
 private:
     void on_output(Sequence& sequence, const SequenceOutput& output) override;
+    void start_stream(std::string_view field_lines);
     void take_text(Choice& choice, const SequenceOutput& output, std::string& fresh);
     void choice_over(Choice& choice);
     void write(std::string_view text);
@@ -63,7 +65,7 @@ private:
     const Fault fault_;
     Answer answer_;
     Timer keep_alive_;
-    std::uint32_t tokens_ = 0;    // of all choices
+    std::uint32_t tokens_ = 0;  // of all choices
     std::uint32_t choices_left_ = 0;
     bool begun_ = false;
     bool paused_ = false;

@@ -68,7 +68,9 @@ private:
 };
 
 HttpCalls::HttpCalls(const Context& context)
-    : context_(context), texts_(context.loop.buffers()), purge_(Delegate<void()>::to<&HttpCalls::purge>(*this)) {}
+    : context_(context),
+      texts_(context.loop.buffers()),
+      purge_(Delegate<void()>::to<&HttpCalls::purge>(*this)) {}
 
 HttpCalls::~HttpCalls() { purge_.cancel(); }
 
@@ -80,7 +82,8 @@ http::UpstreamPool* HttpCalls::pool_of(const io::Address& address) {
     if (pools_.size() >= kAddressesMax) return nullptr;
     http::UpstreamOptions options;
     options.connect_timeout = std::chrono::seconds(10);
-    return pools_.emplace(name, std::make_unique<http::UpstreamPool>(context_.loop, address, options))
+    return pools_
+        .emplace(name, std::make_unique<http::UpstreamPool>(context_.loop, address, options))
         .first->second.get();
 }
 

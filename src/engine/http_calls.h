@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// HTTP requests that an engine makes to other engines: /register and /query of a bootstrap server, and pulls.
+// HTTP requests that an engine makes to other engines: /register and /query of a bootstrap server,
+// and pulls.
 //
-// An answer is given whole, or line by line while it comes. A call ends exactly once, by its answer, a failure, its
-// time-out or cancel(); the callback may start another call.
-// Threads: one. Owns: the calls and the connections, one pool an address.
-// Errors: a call that fails, or whose answer is larger than kAnswerMax, ends with no answer.
+// An answer is given whole, or line by line while it comes. A call ends exactly once, by its
+// answer, a failure, its time-out or cancel(); the callback may start another call. Threads: one.
+// Owns: the calls and the connections, one pool an address. Errors: a call that fails, or whose
+// answer is larger than kAnswerMax, ends with no answer.
 #pragma once
 
 #include <cstdint>
@@ -29,10 +30,10 @@ struct HttpAnswer {
 
 struct HttpQuestion {
     io::Address address;
-    std::string host;   // the Host field
+    std::string host;  // the Host field
     std::string_view method = "GET";
     std::string path = "/";
-    std::string body;   // JSON
+    std::string body;  // JSON
     Duration timeout = kForever;
 };
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Engine's inside: its life (engine.cpp), its HTTP front (front.cpp) and the endpoints that generate nothing
-// (endpoints.cpp, metrics.cpp). Private to these files.
+// Engine's inside: its life (engine.cpp), its HTTP front (front.cpp) and the endpoints that
+// generate nothing (endpoints.cpp, metrics.cpp). Private to these files.
 //
 //   Down      no listener: not started, restarting, refusing, or starting slowly
 //   Serving   the API listens
@@ -35,7 +35,9 @@ public:
     Phase phase() const { return phase_; }
     const io::Address& address() const { return address_; }
     const io::Address& bootstrap_address() const;
-    std::string engine_id(std::size_t rank) const { return core_ ? core_->engine_id(rank) : std::string(); }
+    std::string engine_id(std::size_t rank) const {
+        return core_ ? core_->engine_id(rank) : std::string();
+    }
     const EngineOptions& options() const { return options_; }
 
 private:
@@ -99,7 +101,7 @@ private:
 
     Phase phase_ = Phase::Down;
     Instant began_;
-    io::Address address_;          // as bound
+    io::Address address_;           // as bound
     std::uint16_t bootstrap_port_;  // as bound
     std::unique_ptr<Core> core_;
     std::unique_ptr<http::Server> server_;
@@ -108,11 +110,11 @@ private:
     std::vector<std::unique_ptr<Core>> old_cores_;
     std::vector<std::unique_ptr<http::Server>> old_servers_;
     std::vector<std::unique_ptr<Generation>> old_generations_;
-    Timer timer_;          // to open the listener, or to be gone
+    Timer timer_;  // to open the listener, or to be gone
     io::Deferred death_;
     io::Deferred clean_up_;
     Timer sweep_;
-    Fault fault_;          // of the request whose handler runs
+    Fault fault_;  // of the request whose handler runs
     bool core_wanted_ = false;
     bool dead_ = false;
     std::uint32_t restarts_ = 0;

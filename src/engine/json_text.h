@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writes JSON in the order in which it is asked to, as vLLM's answers have theirs.
 //
-//   JsonText json;  json.begin_object().member("id", id).key("choices").begin_array() ... ; use json.text
+//   JsonText json;  json.begin_object().member("id", id).key("choices").begin_array() ... ; use
+//   json.text
 //
 // Threads: one. Owns: the text. Errors: none; bytes that are not UTF-8 become U+FFFD.
 #pragma once
@@ -47,8 +48,7 @@ public:
     JsonText& value(const char* string) { return value(std::string_view(string)); }
     JsonText& value(bool truth) { return raw(truth ? "true" : "false"); }
     template <std::integral Number>
-        requires(!std::same_as<Number, bool>)
-    JsonText& value(Number number) {
+    requires(!std::same_as<Number, bool>) JsonText& value(Number number) {
         return raw(std::to_string(number));
     }
     JsonText& value(std::nullptr_t) { return raw("null"); }
@@ -58,7 +58,9 @@ public:
         return key(name).value(of);
     }
     JsonText& member(std::string_view name, std::nullptr_t) { return key(name).raw("null"); }
-    JsonText& raw_member(std::string_view name, std::string_view json) { return key(name).raw(json); }
+    JsonText& raw_member(std::string_view name, std::string_view json) {
+        return key(name).raw(json);
+    }
 
 private:
     JsonText& open(char c) {

@@ -13,8 +13,8 @@ using Problem = std::expected<void, std::string>;
 
 Problem wrong(std::string_view member, const Json& value, std::string_view allowed) {
     return std::unexpected("--kv-transfer-config: " + std::string(member) + " " +
-                           value.dump(-1, ' ', false, Json::error_handler_t::replace) + " is not allowed; it must be " +
-                           std::string(allowed));
+                           value.dump(-1, ' ', false, Json::error_handler_t::replace) +
+                           " is not allowed; it must be " + std::string(allowed));
 }
 
 template <class Value>
@@ -24,7 +24,8 @@ struct Choice {
 };
 
 template <class Value, std::size_t N>
-Problem choose(std::string_view member, const Json& value, const Choice<Value> (&choices)[N], Value& to) {
+Problem choose(std::string_view member, const Json& value, const Choice<Value> (&choices)[N],
+               Value& to) {
     std::string allowed;
     for (const auto& choice : choices) {
         if (value == choice.name) {
@@ -51,7 +52,8 @@ Problem read_extra(const Json& extra, KvOptions& options) {
                 return wrong(name, value, "\"host:port\"");
             options.external_bootstrap = value.get<std::string>();
         } else if (name == "kv_lease_duration") {
-            if (!value.is_number() || value.get<double>() <= 0) return wrong(name, value, "seconds, more than 0");
+            if (!value.is_number() || value.get<double>() <= 0)
+                return wrong(name, value, "seconds, more than 0");
             options.nixl_lease = from_seconds(value.get<double>());
         }
         // Others are the connector's own, and mean nothing to a stand-in; vLLM takes any name here.
@@ -61,12 +63,14 @@ Problem read_extra(const Json& extra, KvOptions& options) {
 
 // vLLM has these, and they change nothing that can be seen from outside.
 constexpr std::string_view kIgnored[] = {
-    "kv_buffer_device", "kv_buffer_size", "kv_rank", "kv_parallel_size", "kv_ip", "kv_port", "enable_permute_local_kv",
+    "kv_buffer_device", "kv_buffer_size",          "kv_rank", "kv_parallel_size", "kv_ip",
+    "kv_port",          "enable_permute_local_kv",
 };
 
 }  // namespace
 
-std::expected<void, std::string> read_kv_transfer_config(std::string_view text, KvOptions& options) {
+std::expected<void, std::string> read_kv_transfer_config(std::string_view text,
+                                                         KvOptions& options) {
     const Json config = Json::parse(text, nullptr, false);
     if (!config.is_object())
         return std::unexpected("--kv-transfer-config: not a JSON object: " + std::string(text));
@@ -89,8 +93,10 @@ std::expected<void, std::string> read_kv_transfer_config(std::string_view text, 
                 {{"fail", LoadFailurePolicy::Fail}, {"recompute", LoadFailurePolicy::Recompute}},
                 options.failure_policy);
         } else if (name == "engine_id") {
-            if (!value.is_string()) done = wrong(name, value, "a string");
-            else options.engine_id = value.get<std::string>();
+            if (!value.is_string())
+                done = wrong(name, value, "a string");
+            else
+                options.engine_id = value.get<std::string>();
         } else if (name == "kv_connector_extra_config") {
             done = read_extra(value, options);
         } else if (std::ranges::find(kIgnored, name) == std::end(kIgnored)) {
@@ -99,9 +105,11 @@ std::expected<void, std::string> read_kv_transfer_config(std::string_view text, 
         if (!done) return done;
     }
     if (options.connector == ConnectorKind::None)
-        return std::unexpected("--kv-transfer-config: kv_connector is missing; MooncakeConnector or NixlConnector");
+        return std::unexpected(
+            "--kv-transfer-config: kv_connector is missing; MooncakeConnector or NixlConnector");
     if (!config.contains("kv_role"))
-        return std::unexpected("--kv-transfer-config: kv_role is missing; kv_producer, kv_consumer or kv_both");
+        return std::unexpected(
+            "--kv-transfer-config: kv_role is missing; kv_producer, kv_consumer or kv_both");
     return {};
 }
 

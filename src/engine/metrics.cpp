@@ -10,11 +10,17 @@ namespace {
 
 class MetricsText {
 public:
-    explicit MetricsText(const std::string& model) : labels_("engine=\"0\",model_name=\"" + escaped(model) + "\"") {}
+    explicit MetricsText(const std::string& model)
+        : labels_("engine=\"0\",model_name=\"" + escaped(model) + "\"") {}
 
     void family(std::string_view name, std::string_view type, std::string_view help) {
         name_ = name;
-        text.append("# HELP ").append(name).append(" ").append(help).append("\n# TYPE ").append(name);
+        text.append("# HELP ")
+            .append(name)
+            .append(" ")
+            .append(help)
+            .append("\n# TYPE ")
+            .append(name);
         text.append(" ").append(type).append("\n");
         counter_ = type == "counter";
     }
@@ -39,8 +45,10 @@ private:
         std::string out;
         for (const char c : label) {
             if (c == '"' || c == '\\') out += '\\';
-            if (c == '\n') out += "\\n";
-            else out += c;
+            if (c == '\n')
+                out += "\\n";
+            else
+                out += c;
         }
         return out;
     }
@@ -58,32 +66,37 @@ void Engine::Impl::answer_metrics(Connection& connection) {
     const EngineState now = state();
     const EngineCounters& counted = now.counters;
     MetricsText out(options_.model_name());
-    out.text = "# HELP python_gc_objects_collected_total Objects collected during gc\n"
-               "# TYPE python_gc_objects_collected_total counter\n"
-               "python_gc_objects_collected_total{generation=\"0\"} 0.0\n";
+    out.text =
+        "# HELP python_gc_objects_collected_total Objects collected during gc\n"
+        "# TYPE python_gc_objects_collected_total counter\n"
+        "python_gc_objects_collected_total{generation=\"0\"} 0.0\n";
     const double total = std::max(now.scheduler.blocks_total, 1U);
     out.one("vllm:num_requests_running", "gauge", "Number of requests in model execution batches.",
             now.scheduler.running);
     const double waiting = now.scheduler.waiting + now.scheduler.loading;
-    out.one("vllm:num_requests_waiting", "gauge", "Number of requests waiting to be processed.", waiting);
-    out.family("vllm:num_requests_waiting_by_reason", "gauge", "Number of waiting requests by reason.");
+    out.one("vllm:num_requests_waiting", "gauge", "Number of requests waiting to be processed.",
+            waiting);
+    out.family("vllm:num_requests_waiting_by_reason", "gauge",
+               "Number of waiting requests by reason.");
     out.sample(now.scheduler.waiting, "reason=\"capacity\"");
     out.sample(now.scheduler.loading, "reason=\"deferred\"");
-    out.family("vllm:num_requests_kv_fetch_by_stage", "gauge", "Number of requests that fetch KV, by stage.");
+    out.family("vllm:num_requests_kv_fetch_by_stage", "gauge",
+               "Number of requests that fetch KV, by stage.");
     out.sample(0, "stage=\"waiting_to_start\"");
     out.sample(now.connector.pulls_waiting, "stage=\"in_progress\"");
     out.sample(0, "stage=\"completed_waiting\"");
     out.one("vllm:kv_cache_usage_perc", "gauge", "KV-cache usage. 1 means 100 percent usage.",
             now.scheduler.blocks_used / total);
-    out.one("vllm:prompt_tokens", "counter", "Number of prefill tokens processed.", number(counted.prompt_tokens));
+    out.one("vllm:prompt_tokens", "counter", "Number of prefill tokens processed.",
+            number(counted.prompt_tokens));
     out.one("vllm:generation_tokens", "counter", "Number of generation tokens processed.",
             number(counted.generated_tokens));
     out.family("vllm:prompt_tokens_by_source", "counter", "Number of prompt tokens by source.");
     out.sample(number(counted.prompt_tokens_computed), "source=\"local_compute\"");
     out.sample(0, "source=\"local_cache_hit\"");
     out.sample(number(counted.prompt_tokens_external), "source=\"external_kv_transfer\"");
-    out.one("vllm:external_prefix_cache_queries", "counter", "External prefix cache queries, in tokens.",
-            number(counted.external_queries));
+    out.one("vllm:external_prefix_cache_queries", "counter",
+            "External prefix cache queries, in tokens.", number(counted.external_queries));
     out.one("vllm:external_prefix_cache_hits", "counter", "External prefix cache hits, in tokens.",
             number(counted.prompt_tokens_external));
     out.family("vllm:request_success", "counter", "Count of successfully processed requests.");
@@ -95,13 +108,17 @@ void Engine::Impl::answer_metrics(Connection& connection) {
             number(counted.admission_rejections));
     if (options_.kv.connector != ConnectorKind::None) {
         const bool mooncake = options_.kv.connector == ConnectorKind::Mooncake;
-        const auto name = [&](std::string_view rest) { return (mooncake ? "vllm:mooncake_" : "vllm:nixl_") + std::string(rest); };
+        const auto name = [&](std::string_view rest) {
+            return (mooncake ? "vllm:mooncake_" : "vllm:nixl_") + std::string(rest);
+        };
         const std::string transfers = name("num_failed_transfers");
         const std::string expired = name("num_kv_expired_reqs");
         out.one(transfers, "counter", "Failed transfers.", number(counted.failed_transfers));
-        out.one(expired, "counter", "Requests whose KV nobody fetched in time.", number(counted.expired));
+        out.one(expired, "counter", "Requests whose KV nobody fetched in time.",
+                number(counted.expired));
         if (mooncake)
-            out.one("vllm:mooncake_num_failed_recvs", "counter", "Failed receives.", number(counted.failed_receives));
+            out.one("vllm:mooncake_num_failed_recvs", "counter", "Failed receives.",
+                    number(counted.failed_receives));
     }
     connection.respond(200, "text/plain; version=1.0.0; charset=utf-8", out.text);
 }

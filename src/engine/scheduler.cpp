@@ -17,7 +17,8 @@ bool contains(const std::vector<Token>& tokens, Token token) {
 
 }  // namespace
 
-Sequence::Sequence(Scheduler& scheduler, SequenceSpec of, SequenceEvents& events, std::uint64_t its_number)
+Sequence::Sequence(Scheduler& scheduler, SequenceSpec of, SequenceEvents& events,
+                   std::uint64_t its_number)
     : spec(std::move(of)),
       number(its_number),
       content(spec.prompt_hash),
@@ -52,14 +53,17 @@ std::uint64_t Scheduler::add(SequenceSpec spec, SequenceEvents& events) {
     return sequence->number;
 }
 
-SchedulerCounts Scheduler::counts() const { return {running_, queued_, loading_, pool_.used(), pool_.total()}; }
+SchedulerCounts Scheduler::counts() const {
+    return {running_, queued_, loading_, pool_.used(), pool_.total()};
+}
 
 // -- scheduling
 
 std::uint32_t Scheduler::output_length(const SequenceSpec& spec) const {
     const ModelOptions& model = context_.options.timing;
     const std::uint32_t natural = std::max(model.output_tokens + 1, spec.min_tokens + 1);
-    const std::uint32_t wanted = spec.ignore_eos ? spec.max_tokens : std::min(spec.max_tokens, natural);
+    const std::uint32_t wanted =
+        spec.ignore_eos ? spec.max_tokens : std::min(spec.max_tokens, natural);
     return std::min(wanted, model.max_model_len);
 }
 
@@ -122,7 +126,8 @@ bool Scheduler::place(Sequence& sequence) {
     }
     if (connector_ != nullptr) connector_->allocated(sequence);
     context_.counters.prompt_tokens_computed += sequence.spec.prompt_tokens;
-    run(sequence, model.first_token + model.first_token_per_prompt_token * sequence.spec.prompt_tokens +
+    run(sequence, model.first_token +
+                      model.first_token_per_prompt_token * sequence.spec.prompt_tokens +
                       sequence.spec.extra_delay);
     return true;
 }
@@ -141,7 +146,8 @@ void Scheduler::load_ended(std::uint64_t number, std::optional<std::uint64_t> co
     Sequence* sequence = find(number);
     if (sequence == nullptr || sequence->state_ != Sequence::State::Loading) return;
     --loading_;
-    if (sequence->events_ == nullptr) {  // given up meanwhile; only now may its blocks be used again
+    if (sequence->events_ ==
+        nullptr) {  // given up meanwhile; only now may its blocks be used again
         pool_.release(sequence->blocks);
         forget(*sequence);
         context_.loop.defer(schedule_);
@@ -157,8 +163,10 @@ void Scheduler::load_ended(std::uint64_t number, std::optional<std::uint64_t> co
     } else {
         context_.counters.prompt_tokens_computed += sequence->spec.prompt_tokens;
         const ModelOptions& model = context_.options.timing;
-        // It computes the prompt itself, for which it needs a slot; it goes before those that never had one.
-        run(*sequence, model.first_token + model.first_token_per_prompt_token * sequence->spec.prompt_tokens);
+        // It computes the prompt itself, for which it needs a slot; it goes before those that never
+        // had one.
+        run(*sequence,
+            model.first_token + model.first_token_per_prompt_token * sequence->spec.prompt_tokens);
         return;
     }
     sequence->state_ = Sequence::State::Loaded;
@@ -167,7 +175,8 @@ void Scheduler::load_ended(std::uint64_t number, std::optional<std::uint64_t> co
     context_.loop.defer(schedule_);
 }
 
-// The prefix cache keeps full blocks, whatever they hold: a wrong load spoils later requests for the same prompt.
+// The prefix cache keeps full blocks, whatever they hold: a wrong load spoils later requests for
+// the same prompt.
 void Scheduler::note_content(const Sequence& sequence) {
     const std::uint64_t hash = sequence.spec.prompt_hash;
     if (sequence.content == hash) {
@@ -267,15 +276,19 @@ void Scheduler::abort(std::uint64_t number) {
     if (sequence == nullptr || sequence->events_ == nullptr) return;
     sequence->events_ = nullptr;
     switch (sequence->state_) {
-        case Sequence::State::Finished: return;
+        case Sequence::State::Finished:
+            return;
         case Sequence::State::Loading:
-            // The other side may still write to the blocks: load_ended() comes one day, and frees them.
+            // The other side may still write to the blocks: load_ended() comes one day, and frees
+            // them.
             ++context_.counters.finished[static_cast<std::size_t>(FinishReason::Abort)];
-            if (!connector_->load_abandoned(*sequence)) context_.die("KeyError: incomplete kv_transfer_params");
+            if (!connector_->load_abandoned(*sequence))
+                context_.die("KeyError: incomplete kv_transfer_params");
             return;
         case Sequence::State::Waiting:
         case Sequence::State::Loaded:
-        case Sequence::State::Running: break;
+        case Sequence::State::Running:
+            break;
     }
     const bool was_waiting = sequence->state_ == Sequence::State::Waiting;
     if (sequence->linked()) {
@@ -285,7 +298,8 @@ void Scheduler::abort(std::uint64_t number) {
     const std::shared_ptr<const KvParams> kv = sequence->spec.kv;
     const std::string id = sequence->spec.request_id;
     finish(*sequence, {std::nullopt, FinishReason::Abort, std::nullopt, 0, nullptr});
-    if (was_waiting && kv && kv->do_remote_prefill && connector_ != nullptr && !connector_->dropped(*kv, id))
+    if (was_waiting && kv && kv->do_remote_prefill && connector_ != nullptr &&
+        !connector_->dropped(*kv, id))
         context_.die("KeyError: incomplete kv_transfer_params");
 }
 
@@ -298,7 +312,8 @@ void Scheduler::resume(std::uint64_t number) {
     if (sequence == nullptr || !sequence->paused_) return;
     sequence->paused_ = false;
     if (sequence->state_ == Sequence::State::Running)
-        context_.loop.arm(sequence->timer_, std::max(Duration::zero(), sequence->due_ - context_.loop.now()));
+        context_.loop.arm(sequence->timer_,
+                          std::max(Duration::zero(), sequence->due_ - context_.loop.now()));
 }
 
 void Scheduler::fail_all() {

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The engine core of one data parallel rank: batch slots, blocks, and when each token comes.
 //
-// A sequence waits for a slot and blocks, first come first served; its first token comes after a constant plus a time per
-// prompt token, the others after a constant each. A sequence that loads another engine's blocks holds its own
-// blocks but no slot meanwhile, and cannot be freed before the load has ended, since the other side may
-// still write to them.
-// Threads: one. Owns: the sequences and the blocks.
-// Costs: one timer a token; tokens that are due together come together.
+// A sequence waits for a slot and blocks, first come first served; its first token comes after a
+// constant plus a time per prompt token, the others after a constant each. A sequence that loads
+// another engine's blocks holds its own blocks but no slot meanwhile, and cannot be freed before
+// the load has ended, since the other side may still write to them. Threads: one. Owns: the
+// sequences and the blocks. Costs: one timer a token; tokens that are due together come together.
 #pragma once
 
 #include <memory>
@@ -20,7 +19,7 @@ namespace sluice::engine {
 
 struct SchedulerCounts {
     std::uint32_t running = 0;
-    std::uint32_t waiting = 0;   // for a slot or blocks
+    std::uint32_t waiting = 0;  // for a slot or blocks
     std::uint32_t loading = 0;
     std::uint32_t blocks_used = 0;
     std::uint32_t blocks_total = 0;

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // One prompt being answered once: vLLM's engine-core request. A chat request with n = 2 has two.
 //
-// Made by Scheduler::add(), which owns it. It outlives the HTTP request that asked for it while blocks of it are
-// still being written by another engine.
-// Threads: one.
+// Made by Scheduler::add(), which owns it. It outlives the HTTP request that asked for it while
+// blocks of it are still being written by another engine. Threads: one.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +30,8 @@ struct SequenceSpec {
     std::uint32_t min_tokens = 0;
     bool ignore_eos = false;
     std::vector<Token> stop_token_ids;
-    bool eos_first = false;       // a fault
-    Duration extra_delay{0};      // a fault
+    bool eos_first = false;          // a fault
+    Duration extra_delay{0};         // a fault
     bool skips_cache_reads = false;  // prompt_logprobs: computed here whatever the cache holds
     std::shared_ptr<const KvParams> kv;
 };
@@ -41,8 +40,9 @@ struct SequenceOutput {
     std::optional<Token> token;  // none: end of sequence, or an end without a token
     FinishReason finish = FinishReason::None;
     std::optional<Token> stop_token;
-    std::uint32_t output_tokens = 0;    // so far, the end-of-sequence token included
-    const std::string* kv_params = nullptr;  // with the finish: what the connector returns; null: nothing
+    std::uint32_t output_tokens = 0;  // so far, the end-of-sequence token included
+    const std::string* kv_params =
+        nullptr;  // with the finish: what the connector returns; null: nothing
 };
 
 class Sequence;
@@ -61,9 +61,9 @@ class Scheduler;
 class Sequence : public ListNode<Sequence> {
 public:
     enum class State : std::uint8_t {
-        Waiting,   // for a slot and blocks
-        Loading,   // its blocks are being written by another engine
-        Loaded,    // ... and were; it waits for a slot
+        Waiting,  // for a slot and blocks
+        Loading,  // its blocks are being written by another engine
+        Loaded,   // ... and were; it waits for a slot
         Running,
         Finished,
     };

@@ -6,12 +6,14 @@
 
 namespace sluice::http {
 
-Server::Server(io::Loop& loop, RequestHandler& handler, const ServerOptions& options, std::uint32_t connections_max)
+Server::Server(io::Loop& loop, RequestHandler& handler, const ServerOptions& options,
+               std::uint32_t connections_max)
     : loop_(loop),
       texts_(loop.buffers()),
       handler_(handler),
       options_(options),
-      // Multishot accept may deliver a few more than were wanted before its cancellation takes hold.
+      // Multishot accept may deliver a few more than were wanted before its cancellation takes
+      // hold.
       connections_(connections_max + limits::kCompletionEntries),
       connections_max_(connections_max),
       resume_(Delegate<void()>::to<&Server::resume_accepting>(*this)) {}
@@ -27,7 +29,8 @@ bool Server::may_accept() const { return !draining_ && connections_.size() < con
 
 void Server::accepted(io::Socket socket) {
     ++counters_.accepted;
-    ServerConnection* connection = draining_ ? nullptr : connections_.emplace(loop_, texts_, handler_, *this, options_);
+    ServerConnection* connection =
+        draining_ ? nullptr : connections_.emplace(loop_, texts_, handler_, *this, options_);
     if (connection == nullptr) {
         ++counters_.accept_failures;
         loop_.io().close(socket, true);

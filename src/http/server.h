@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Accepts connections on any number of listeners and owns them.
 //
-// At the connection limit, and when the process runs out of descriptors, accepting pauses: new clients wait in the kernel's
-// queue instead of being taken and dropped, and the loop does not spin. It goes on when a connection closes
-// or after kAcceptPause.
-// Threads: one. Owns: the listeners and the connections.
+// At the connection limit, and when the process runs out of descriptors, accepting pauses: new
+// clients wait in the kernel's queue instead of being taken and dropped, and the loop does not
+// spin. It goes on when a connection closes or after kAcceptPause. Threads: one. Owns: the
+// listeners and the connections.
 #pragma once
 
 #include <memory>
@@ -23,7 +23,8 @@ struct ServerCounters {
 
 class Server final : public ServerConnectionOwner {
 public:
-    Server(io::Loop& loop, RequestHandler& handler, const ServerOptions& options, std::uint32_t connections_max);
+    Server(io::Loop& loop, RequestHandler& handler, const ServerOptions& options,
+           std::uint32_t connections_max);
     ~Server();
 
     // `listener` is a listening socket, owned from now on.

@@ -38,15 +38,20 @@ void ServerConnection::open(io::Socket accepted) {
 
 void ServerConnection::on_bytes(Slice bytes) {
     switch (state_) {
-        case State::Closing: return;
+        case State::Closing:
+            return;
         case State::Lingering:
             linger_bytes_ += bytes.size;
             if (linger_bytes_ > limits::kLingerBytesMax) close_now();
             return;
-        case State::Body: take_body_bytes(std::move(bytes)); break;
+        case State::Body:
+            take_body_bytes(std::move(bytes));
+            break;
         case State::Serving:
         case State::Idle:
-        case State::Head: ahead_.push(std::move(bytes)); break;
+        case State::Head:
+            ahead_.push(std::move(bytes));
+            break;
     }
     work_off_input();
 }
@@ -56,11 +61,13 @@ bool ServerConnection::held_up() const {
     return state_ == State::Serving || (state_ == State::Idle && stream_.congested());
 }
 
-// Requests are taken from the input one after another; an answer given at once comes back here for the next.
+// Requests are taken from the input one after another; an answer given at once comes back here for
+// the next.
 void ServerConnection::work_off_input() {
     if (working_) return;
     working_ = true;
-    while (!ahead_.empty() && !held_up() && state_ != State::Lingering && state_ != State::Closing) {
+    while (!ahead_.empty() && !held_up() && state_ != State::Lingering &&
+           state_ != State::Closing) {
         Slice bytes = ahead_[0];
         ahead_.pop_bytes(bytes.size);
         if (state_ == State::Body) {
@@ -72,8 +79,8 @@ void ServerConnection::work_off_input() {
     working_ = false;
     if (state_ == State::Closing || state_ == State::Lingering) return;
     if (ended_ && ahead_.empty() && state_ != State::Serving) return close_when_sent();
-    const bool too_far_ahead =
-        held_up() && (ahead_.bytes() > limits::kPipelinedBytesMax || ahead_.count() >= kPipelinedSlicesMax);
+    const bool too_far_ahead = held_up() && (ahead_.bytes() > limits::kPipelinedBytesMax ||
+                                             ahead_.count() >= kPipelinedSlicesMax);
     if (stream_.reading() == too_far_ahead) stream_.set_reading(!too_far_ahead);
 }
 
@@ -88,8 +95,10 @@ void ServerConnection::take_head_bytes(Slice bytes) {
         case HeadCollector::State::NeedMore:
             if (!collector_.started()) become_idle();  // only empty lines so far
             return;
-        case HeadCollector::State::Bad: return refuse(collector_.error().status, collector_.error().message);
-        case HeadCollector::State::Complete: break;
+        case HeadCollector::State::Bad:
+            return refuse(collector_.error().status, collector_.error().message);
+        case HeadCollector::State::Complete:
+            break;
     }
     Slice head = collector_.take_head();
     begin_request(std::move(head), collector_.take_rest());
@@ -117,8 +126,8 @@ void ServerConnection::begin_request(Slice head, Slice rest) {
     if (head_.framing == Framing::Length && head_.content_length > options_.body_bytes_max)
         return refuse(413, "the request body is larger than --max-body-bytes allows");
 
-    const bool no_body =
-        head_.framing == Framing::None || (head_.framing == Framing::Length && head_.content_length == 0);
+    const bool no_body = head_.framing == Framing::None ||
+                         (head_.framing == Framing::Length && head_.content_length == 0);
     body_read_ = no_body;
     state_ = State::Body;
     reader_.start(head_.framing, head_.content_length);
@@ -147,8 +156,8 @@ void ServerConnection::begin_request(Slice head, Slice rest) {
     }
 }
 
-// The body's bytes end up contiguous with the least copying: in the page they came in, behind the head in its
-// page, or received straight into a buffer of the announced size.
+// The body's bytes end up contiguous with the least copying: in the page they came in, behind the
+// head in its page, or received straight into a buffer of the announced size.
 void ServerConnection::start_sized_body(Slice rest) {
     const auto size = static_cast<std::size_t>(head_.content_length);
     if (rest.size >= size) {
@@ -165,7 +174,8 @@ void ServerConnection::start_sized_body(Slice rest) {
         if (!rest.empty()) std::memcpy(body_buffer_.data(), rest.data(), rest.size);
         body_ = Slice{body_buffer_, 0, rest.size};
     }
-    stream_.receive_next_into(body_buffer_, body_.offset + body_.size, static_cast<std::uint32_t>(size - body_.size));
+    stream_.receive_next_into(body_buffer_, body_.offset + body_.size,
+                              static_cast<std::uint32_t>(size - body_.size));
 }
 
 void ServerConnection::take_body_bytes(Slice bytes) {
@@ -183,16 +193,21 @@ void ServerConnection::take_body_bytes(Slice bytes) {
         if (mine < bytes.size) ahead_.push_front(bytes.from(mine));
         return request_complete();
     }
-    const auto state = reader_.feed(std::move(bytes), Delegate<void(Slice)>::to<&ServerConnection::append_to_body>(*this));
+    const auto sink = Delegate<void(Slice)>::to<&ServerConnection::append_to_body>(*this);
+    const auto state = reader_.feed(std::move(bytes), sink);
     if (body_overflow_) {
         const bool too_large = body_.size >= options_.body_bytes_max / 2;
-        return refuse(too_large ? 413 : 503, too_large ? "the request body is larger than --max-body-bytes allows"
-                                                       : "out of buffer memory");
+        return refuse(too_large ? 413 : 503,
+                      too_large ? "the request body is larger than --max-body-bytes allows"
+                                : "out of buffer memory");
     }
     switch (state) {
-        case BodyReader::State::NeedMore: return arm_body_deadline();
-        case BodyReader::State::Bad: return refuse(400, reader_.fault());
-        case BodyReader::State::Complete: break;
+        case BodyReader::State::NeedMore:
+            return arm_body_deadline();
+        case BodyReader::State::Bad:
+            return refuse(400, reader_.fault());
+        case BodyReader::State::Complete:
+            break;
     }
     ahead_.push_front(reader_.take_rest());
     request_complete();
@@ -225,7 +240,8 @@ void ServerConnection::append_to_body(Slice bytes) {
 void ServerConnection::request_complete() {
     body_read_ = true;
     body_buffer_ = BufferRef();
-    stream_.receive_next_into(BufferRef(), 0, 0);  // the body's buffer is not for what comes behind it
+    stream_.receive_next_into(BufferRef(), 0,
+                              0);  // the body's buffer is not for what comes behind it
     state_ = State::Serving;
     deadline_.cancel();
     handler_.on_request(*this);
@@ -252,8 +268,10 @@ void ServerConnection::refuse(std::uint16_t status, std::string_view message) {
 void ServerConnection::on_end() {
     ended_ = true;
     switch (state_) {
-        case State::Closing: return;
-        case State::Lingering: return stream_.close_when_sent();
+        case State::Closing:
+            return;
+        case State::Lingering:
+            return stream_.close_when_sent();
         case State::Serving:
             if (!options_.allow_half_close) client_gone();
             return;
@@ -336,11 +354,14 @@ void ServerConnection::drain() {
 void ServerConnection::on_deadline() {
     const bool is_reading = stream_.unsent() > 0 && stream_.sent() != stalled_at_;
     switch (state_) {
-        case State::Head: return refuse(408, "the request head took too long");
-        case State::Body: return refuse(408, "the request body took too long");
+        case State::Head:
+            return refuse(408, "the request head took too long");
+        case State::Body:
+            return refuse(408, "the request body took too long");
         case State::Idle:
         case State::Lingering:
-        case State::Closing: return is_reading ? watch_for_stall() : close_now();
+        case State::Closing:
+            return is_reading ? watch_for_stall() : close_now();
         case State::Serving:
             if (stream_.unsent() == 0) return;
             return is_reading ? watch_for_stall() : client_gone();
@@ -397,16 +418,17 @@ void ServerConnection::write_head(std::uint16_t status, std::string_view field_l
     stream_.send(writer.finish());
 }
 
-// No memory even for a head or a chunk line. The client sees a broken connection; the handler, which may be
-// in the middle of a call, hears of it at the end of the turn, if it does not end the answer before.
+// No memory even for a head or a chunk line. The client sees a broken connection; the handler,
+// which may be in the middle of a call, hears of it at the end of the turn, if it does not end the
+// answer before.
 void ServerConnection::answer_failed() {
     answer_failed_ = true;
     pending_.clear();
     loop_.defer(flush_);
 }
 
-void ServerConnection::respond(std::uint16_t status, std::string_view content_type, std::string_view body,
-                               std::string_view field_lines) {
+void ServerConnection::respond(std::uint16_t status, std::string_view content_type,
+                               std::string_view body, std::string_view field_lines) {
     TextWriter lines(texts_);
     write_date(lines);
     if (!content_type.empty()) write_field(lines, "Content-Type", content_type);
@@ -421,8 +443,8 @@ void ServerConnection::respond(std::uint16_t status, std::string_view content_ty
     end_response();
 }
 
-void ServerConnection::respond_error(std::uint16_t status, std::string_view message, std::string_view field_lines,
-                                     std::string_view param) {
+void ServerConnection::respond_error(std::uint16_t status, std::string_view message,
+                                     std::string_view field_lines, std::string_view param) {
     TextWriter writer(texts_);
     write_error_json(writer, status, message, param);
     const Slice body = writer.finish();
@@ -479,8 +501,10 @@ void ServerConnection::end_response() {
         if (line.empty() || answer_failed_) return cut_response();
         stream_.send(std::move(line));
     }
-    // Fewer or more bytes than the head said: the client would wait, or take them for the next answer.
-    if (answer_failed_ || (promised_bytes_ && *promised_bytes_ != response_bytes_)) return cut_response();
+    // Fewer or more bytes than the head said: the client would wait, or take them for the next
+    // answer.
+    if (answer_failed_ || (promised_bytes_ && *promised_bytes_ != response_bytes_))
+        return cut_response();
     request_ended();
 }
 
@@ -512,8 +536,8 @@ void ServerConnection::become_idle() {
     loop_.arm(deadline_, options_.idle_timeout);
 }
 
-// Closing with unread input would break the connection and take the answer with it, so the rest is read and
-// dropped for a while (RFC 9112, 9.6).
+// Closing with unread input would break the connection and take the answer with it, so the rest is
+// read and dropped for a while (RFC 9112, 9.6).
 void ServerConnection::begin_linger() {
     state_ = State::Lingering;
     linger_bytes_ = ahead_.bytes();

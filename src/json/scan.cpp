@@ -152,8 +152,8 @@ private:
     bool check_escapes(const char* end);
     bool object_broken(const char* brace, bool at_first);
 
-    // simdjson stands behind a closing bracket. It would go on behind the end of the body, where
-    // more of them may follow, so this is where its walk is kept inside.
+    // simdjson stands behind a closing bracket. With some still open at the end of the body it
+    // would take the bytes behind the body for tokens; here it is stopped.
     bool closed() {
         --depth_;
         const char* at = nullptr;

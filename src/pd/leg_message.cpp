@@ -54,8 +54,8 @@ Slice write_head(TextArena& texts, const http::RequestHead& head, const fleet::I
     return writer.finish();
 }
 
-// Everything in one queue. `inserted` begins with kConstants and holds all that the splice inserted but its commas,
-// which are the splice's own and are taken from the constants.
+// Everything in one queue. `inserted` begins with kConstants and holds all that the splice inserted
+// but its commas, which are the splice's own and are taken from the constants.
 SliceQueue assemble(Slice head, const Slice& body, const Slice& inserted,
                     std::span<const json::Piece> pieces) {
     SliceQueue message;

@@ -32,10 +32,8 @@ void LocalRoutes::serve(Serve what) {
 
 std::size_t LocalRoutes::usable(fleet::Role role) const {
     std::size_t count = 0;
-    for (const fleet::Instance& instance : proxy_.fleet_->of(role)) {
-        const bool speaks = role == fleet::Role::Decode || dialect_of(instance.dialect) != nullptr;
-        count += speaks && instance.usable() && fleet::may_try(*instance.state, proxy_.loop_.now());
-    }
+    for (const fleet::Instance& instance : proxy_.fleet_->of(role))
+        count += proxy_.can_serve(instance, role == fleet::Role::Prefill);
     return count;
 }
 

@@ -182,27 +182,45 @@ void Proxy::leave(Exchange& exchange, bool was_admitted) {
 
 // -- instances
 
+bool Proxy::can_serve(const fleet::Instance& instance, bool with_dialect) const {
+    if (!instance.usable()) return false;
+    if (!with_dialect) return true;
+    if (dialect_of(instance.dialect) == nullptr) return false;
+    // Recognised as mooncake, but its bootstrap server has not yet named its ranks.
+    return instance.dialect != fleet::DialectKind::Mooncake || !instance.ranks.empty();
+}
+
+// The instances that may be chosen, from the best kind that there is any of. What failed this
+// request before is avoided while there is another; an open breaker diverts requests only while
+// there is somewhere to divert them to.
+std::size_t Proxy::find_candidates(fleet::Role role, std::uint64_t excluded, std::uint64_t lost,
+                                   bool with_dialect, std::span<std::uint16_t> found) const {
+    struct Kind {
+        std::uint64_t avoided;
+        bool heed_breakers;
+    };
+    const Kind kinds[] = {{excluded | lost, true}, {excluded, false}, {lost, true}, {0, false}};
+    for (const Kind& kind : kinds) {
+        std::size_t count = 0;
+        for (const fleet::Instance& instance : fleet_->of(role)) {
+            if ((kind.avoided >> instance.index & 1) != 0) continue;
+            if (!can_serve(instance, with_dialect)) continue;
+            if (kind.heed_breakers && !fleet::may_try(*instance.state, loop_.now())) continue;
+            found[count++] = static_cast<std::uint16_t>(instance.index);
+        }
+        if (count > 0) return count;
+    }
+    return 0;
+}
+
 const fleet::Instance* Proxy::pick(fleet::Role role, std::uint64_t excluded,
                                    std::string_view affinity_key, bool with_dialect) {
     const std::vector<fleet::Instance>& instances = fleet_->of(role);
     const Instant now = loop_.now();
     std::uint16_t candidates[limits::kInstancesMax];
-    std::uint64_t lost = 0;  // another worker took the half-open probe first
+    std::uint64_t lost = 0;  // another request took the half-open probe first
     while (true) {
-        std::size_t count = 0;
-        // What failed this request before is tried again only when there is nothing else.
-        for (const std::uint64_t avoided : {excluded, std::uint64_t{0}}) {
-            for (const fleet::Instance& instance : instances) {
-                if (((avoided | lost) >> instance.index & 1) != 0) continue;
-                if (!instance.usable() || !fleet::may_try(*instance.state, now)) continue;
-                if (with_dialect && dialect_of(instance.dialect) == nullptr) continue;
-                if (with_dialect && instance.dialect == fleet::DialectKind::Mooncake &&
-                    instance.ranks.empty())
-                    continue;
-                candidates[count++] = static_cast<std::uint16_t>(instance.index);
-            }
-            if (count > 0) break;
-        }
+        const std::size_t count = find_candidates(role, excluded, lost, with_dialect, candidates);
         if (count == 0) return nullptr;
         fleet::PickContext context;
         context.candidates = std::span(candidates, count);
@@ -211,9 +229,12 @@ const fleet::Instance* Proxy::pick(fleet::Role role, std::uint64_t excluded,
         context.rng = &rng_;
         const auto policy = fleet::policy_of(role == fleet::Role::Prefill ? options_.prefill_policy
                                                                           : options_.decode_policy);
-        const std::uint16_t chosen = count == 1 ? candidates[0] : policy(instances, context);
-        if (fleet::claim(*instances[chosen].state, now)) return &instances[chosen];
-        lost |= 1ULL << chosen;
+        const fleet::Instance& chosen =
+            instances[count == 1 ? candidates[0] : policy(instances, context)];
+        // Without an alternative the breaker is passed over; otherwise a half-open one lets one
+        // request through.
+        if (!fleet::may_try(*chosen.state, now) || fleet::claim(*chosen.state, now)) return &chosen;
+        lost |= 1ULL << chosen.index;
     }
 }
 

@@ -10,6 +10,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "base/rng.h"
@@ -72,6 +73,10 @@ private:
     void report(fleet::InstanceState& state, fleet::Outcome outcome) override;
 
     // -- for exchanges
+    // `with_dialect`: as a prefill of a request with two legs.
+    bool can_serve(const fleet::Instance& instance, bool with_dialect) const;
+    std::size_t find_candidates(fleet::Role role, std::uint64_t excluded, std::uint64_t lost,
+                                bool with_dialect, std::span<std::uint16_t> found) const;
     const fleet::Instance* pick(fleet::Role role, std::uint64_t excluded,
                                 std::string_view affinity_key, bool with_dialect);
     http::UpstreamPool& pool(fleet::Role role, std::uint32_t index);

@@ -65,9 +65,12 @@ double cpu_seconds(pid_t pid) {
     std::FILE* file = std::fopen(path.c_str(), "r");
     if (file == nullptr) return 0;
     unsigned long user = 0, system = 0;
-    const int read = std::fscanf(file, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system);
+    const int read = std::fscanf(
+        file, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system);
     std::fclose(file);
-    return read == 2 ? static_cast<double>(user + system) / static_cast<double>(sysconf(_SC_CLK_TCK)) : 0;
+    return read == 2
+               ? static_cast<double>(user + system) / static_cast<double>(sysconf(_SC_CLK_TCK))
+               : 0;
 }
 
 class AbuseTest : public FleetTest {
@@ -85,14 +88,17 @@ TEST_F(AbuseTest, TenThousandSlowClientsDoNotKeepOthersWaiting) {
     getrlimit(RLIMIT_NOFILE, &limit);
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
-    const std::size_t want = std::min<std::size_t>(10'000, limit.rlim_cur > 500 ? limit.rlim_cur - 500 : 100);
+    const std::size_t want =
+        std::min<std::size_t>(10'000, limit.rlim_cur > 500 ? limit.rlim_cur - 500 : 100);
     start_quick({"--head-timeout", "4"});
     Crowd crowd;
     const std::string part = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Le";
-    while (crowd.size() < want) ASSERT_TRUE(crowd.join(proxy_port_, part)) << crowd.size() << ": " << strerror(errno);
+    while (crowd.size() < want)
+        ASSERT_TRUE(crowd.join(proxy_port_, part)) << crowd.size() << ": " << strerror(errno);
     EXPECT_GE(metric("sluice_client_connections"), static_cast<double>(want) * 0.5);
     for (int i = 0; i < 20; ++i) EXPECT_EQ(chat("hello " + std::to_string(i)).status, 200);
-    // They hold no pages: an idle or dripping client costs a connection, not a buffer of its own for ever.
+    // They hold no pages: an idle or dripping client costs a connection, not a buffer of its own
+    // for ever.
     std::size_t told = 0;
     for (int tries = 0; tries < 200 && told < want; ++tries) {
         std::this_thread::sleep_for(100ms);
@@ -110,11 +116,12 @@ TEST_F(AbuseTest, RunningOutOfDescriptorsPausesAcceptAndRecovers) {
     start(plan);
     // A second proxy with few descriptors in front of the same engines.
     const int port = free_port();
-    Process small({"/bin/sh", "-c",
-                   "ulimit -n 60; exec " + std::string(SLUICE_BINARY) + " proxy --workers 1 --port " +
-                       std::to_string(port) + " --prefill " + prefills_[0].url() + " " +
-                       std::to_string(prefills_[0].bootstrap_port) + " --decode " + decodes_[0].url()},
-                  testing::TempDir() + "/small-proxy.log");
+    Process small(
+        {"/bin/sh", "-c",
+         "ulimit -n 60; exec " + std::string(SLUICE_BINARY) + " proxy --workers 1 --port " +
+             std::to_string(port) + " --prefill " + prefills_[0].url() + " " +
+             std::to_string(prefills_[0].bootstrap_port) + " --decode " + decodes_[0].url()},
+        testing::TempDir() + "/small-proxy.log");
     ASSERT_TRUE(wait_until_ok(port, "/ready", 30)) << small.log();
     Crowd crowd;
     for (int i = 0; i < 200; ++i) ASSERT_TRUE(crowd.join(port, ""));
@@ -129,7 +136,8 @@ TEST_F(AbuseTest, RunningOutOfDescriptorsPausesAcceptAndRecovers) {
         std::this_thread::sleep_for(50ms);
     }
     EXPECT_EQ(answer.status, 200);
-    EXPECT_NE(http_call(port, "GET", "/metrics").body.find("sluice_accept_pauses_total"), std::string::npos);
+    EXPECT_NE(http_call(port, "GET", "/metrics").body.find("sluice_accept_pauses_total"),
+              std::string::npos);
     small.signal(SIGTERM);
     EXPECT_EQ(small.wait(20), 0) << small.log();
 }
@@ -140,20 +148,32 @@ TEST_F(AbuseTest, OversizedAndMalformedRequestsAreRefused) {
         const std::string answer = raw_call(proxy_port_, bytes, 5, half_close);
         return answer.size() > 12 ? std::atoi(answer.c_str() + 9) : 0;
     };
-    EXPECT_EQ(status_of("GET / HTTP/1.1\r\n\r\n"), 400);                                       // no Host
+    EXPECT_EQ(status_of("GET / HTTP/1.1\r\n\r\n"), 400);  // no Host
     EXPECT_EQ(status_of("GET /" + std::string(10'000, 'a') + " HTTP/1.1\r\nHost: x\r\n\r\n"), 414);
-    EXPECT_EQ(status_of("GET / HTTP/1.1\r\nHost: x\r\nA: " + std::string(80'000, 'a') + "\r\n\r\n"), 431);
-    EXPECT_EQ(status_of("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n"), 413);
-    EXPECT_EQ(status_of("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400);
-    EXPECT_EQ(status_of("POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n"), 501);
+    EXPECT_EQ(status_of("GET / HTTP/1.1\r\nHost: x\r\nA: " + std::string(80'000, 'a') + "\r\n\r\n"),
+              431);
+    EXPECT_EQ(
+        status_of("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n"),
+        413);
+    EXPECT_EQ(status_of("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: "
+                        "1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+              400);
+    EXPECT_EQ(
+        status_of(
+            "POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"),
+        501);
     EXPECT_EQ(status_of("GET / HTTP/2.0\r\nHost: x\r\n\r\n"), 505);
     EXPECT_EQ(status_of("BREW / HTTP/1.1\r\nHost: x\r\n\r\n"), 501);
     EXPECT_EQ(status_of("GET / HTTP/1.1\nHost: x\n\n"), 400);
-    EXPECT_EQ(status_of("POST /v1/completions HTTP/1.1\r\nHost: x\r\nExpect: 200-ok\r\nContent-Length: 1\r\n\r\n"), 417);
+    EXPECT_EQ(status_of("POST /v1/completions HTTP/1.1\r\nHost: x\r\nExpect: "
+                        "200-ok\r\nContent-Length: 1\r\n\r\n"),
+              417);
     EXPECT_EQ(status_of("GET /health HTTP/1.0\r\n\r\n"), 200);
     // A pipelined pair, answered in order.
-    const std::string two = raw_call(
-        proxy_port_, "GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /nope HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 5);
+    const std::string two = raw_call(proxy_port_,
+                                     "GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /nope "
+                                     "HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+                                     5);
     EXPECT_TRUE(two.starts_with("HTTP/1.1 200")) << two;
     EXPECT_NE(two.find("HTTP/1.1 404"), std::string::npos) << two;
     expect_at_rest();
@@ -163,9 +183,12 @@ TEST_F(AbuseTest, ClientsThatVanishAtAnyMomentLeaveNothing) {
     FleetPlan plan;
     plan.engine_flags = {"--sim-ttft-ms", "10", "--sim-itl-ms", "5", "--sim-output-tokens", "20"};
     start(plan);
-    const std::string body = R"({"model":"test-model","stream":true,"messages":[{"role":"user","content":"vanish"}]})";
-    const std::string request = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: " +
-                                std::to_string(body.size()) + "\r\n\r\n" + body;
+    const std::string body =
+        R"({"model":"test-model","stream":true,"messages":[{"role":"user","content":"vanish"}]})";
+    const std::string request =
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: "
+        "application/json\r\nContent-Length: " +
+        std::to_string(body.size()) + "\r\n\r\n" + body;
     for (std::size_t cut = 1; cut < request.size(); cut += 7) {
         Crowd one;
         ASSERT_TRUE(one.join(proxy_port_, request.substr(0, cut)));
@@ -189,13 +212,16 @@ TEST_F(AbuseTest, ClientsThatVanishAtAnyMomentLeaveNothing) {
 TEST_F(AbuseTest, NamesThatDoNotResolveAreSaidSoAndTheRestWorks) {
     start_quick();
     const int port = free_port();
-    Process proxy({SLUICE_BINARY, "proxy", "--port", std::to_string(port), "--prefill", prefills_[0].url(),
-                   std::to_string(prefills_[0].bootstrap_port), "--decode", "http://no-such-host.invalid:8000", "--decode",
-                   decodes_[0].url()},
+    Process proxy({SLUICE_BINARY, "proxy", "--port", std::to_string(port), "--prefill",
+                   prefills_[0].url(), std::to_string(prefills_[0].bootstrap_port), "--decode",
+                   "http://no-such-host.invalid:8000", "--decode", decodes_[0].url()},
                   testing::TempDir() + "/unresolved-proxy.log");
     ASSERT_TRUE(wait_until_ok(port, "/ready", 30)) << proxy.log();
     for (int i = 0; i < 5; ++i)
-        EXPECT_EQ(http_call(port, "POST", "/v1/completions", R"({"model":"test-model","prompt":"x"})").status, 200);
+        EXPECT_EQ(
+            http_call(port, "POST", "/v1/completions", R"({"model":"test-model","prompt":"x"})")
+                .status,
+            200);
     EXPECT_NE(proxy.log().find("no-such-host.invalid"), std::string::npos) << proxy.log();
     proxy.signal(SIGTERM);
     EXPECT_EQ(proxy.wait(20), 0);

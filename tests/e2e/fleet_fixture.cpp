@@ -33,7 +33,8 @@ void EngineProcess::kill_hard() {
 }
 
 void EngineProcess::fault(const std::string& json) const {
-    const HttpAnswer answer = http_call(port, json.empty() ? "DELETE" : "POST", "/sim/fault", json);
+    const HttpAnswer answer =
+        http_call(port, "POST", "/sim/fault", json.empty() ? R"({"kind":"clear"})" : json);
     ASSERT_EQ(answer.status, 200) << answer.body;
 }
 
@@ -43,15 +44,22 @@ EngineProcess FleetTest::make_engine(const FleetPlan& plan, bool prefill, int nu
     engine.bootstrap_port = free_port();
     const std::string connector = plan.nixl ? "NixlConnector" : "MooncakeConnector";
     const std::string role = plan.nixl ? "kv_both" : prefill ? "kv_producer" : "kv_consumer";
-    engine.command = {SLUICE_BINARY, "engine", "test-model", "--host", "127.0.0.1", "--port",
-                      std::to_string(engine.port), "--kv-transfer-config",
+    engine.command = {SLUICE_BINARY,
+                      "engine",
+                      "test-model",
+                      "--host",
+                      "127.0.0.1",
+                      "--port",
+                      std::to_string(engine.port),
+                      "--kv-transfer-config",
                       R"({"kv_connector":")" + connector + R"(","kv_role":")" + role + "\"}"};
     engine.command.insert(engine.command.end(), plan.engine_flags.begin(), plan.engine_flags.end());
     engine.environment = {{"VLLM_MOONCAKE_BOOTSTRAP_PORT", std::to_string(engine.bootstrap_port)},
                           {"VLLM_MOONCAKE_ABORT_REQUEST_TIMEOUT", plan.abort_timeout_seconds},
                           {"VLLM_NIXL_SIDE_CHANNEL_PORT", std::to_string(engine.bootstrap_port)},
                           {"VLLM_NIXL_SIDE_CHANNEL_HOST", "127.0.0.1"}};
-    engine.log = log_folder() + (prefill ? "/prefill" : "/decode") + std::to_string(number) + ".log";
+    engine.log =
+        log_folder() + (prefill ? "/prefill" : "/decode") + std::to_string(number) + ".log";
     engine.start();
     return engine;
 }
@@ -60,19 +68,23 @@ void FleetTest::start(const FleetPlan& plan) {
     for (int i = 0; i < plan.prefills; ++i) prefills_.push_back(make_engine(plan, true, i));
     for (int i = 0; i < plan.decodes; ++i) decodes_.push_back(make_engine(plan, false, i));
     proxy_port_ = free_port();
-    std::vector<std::string> command{SLUICE_BINARY, "proxy", "--port", std::to_string(proxy_port_), "--health-interval",
-                                     "0.3"};
+    std::vector<std::string> command{
+        SLUICE_BINARY, "proxy", "--port", std::to_string(proxy_port_), "--health-interval", "0.3"};
     for (const EngineProcess& engine : prefills_) {
         command.insert(command.end(), {"--prefill", engine.url()});
         command.push_back(plan.nixl ? "none" : std::to_string(engine.bootstrap_port));
     }
-    for (const EngineProcess& engine : decodes_) command.insert(command.end(), {"--decode", engine.url()});
+    for (const EngineProcess& engine : decodes_)
+        command.insert(command.end(), {"--decode", engine.url()});
     command.insert(command.end(), plan.proxy_flags.begin(), plan.proxy_flags.end());
     proxy_ = std::make_unique<Process>(command, log_folder() + "/proxy.log");
-    for (const EngineProcess& engine : prefills_) ASSERT_TRUE(wait_until_ok(engine.port, "/health", kStartSeconds));
-    for (const EngineProcess& engine : decodes_) ASSERT_TRUE(wait_until_ok(engine.port, "/health", kStartSeconds));
+    for (const EngineProcess& engine : prefills_)
+        ASSERT_TRUE(wait_until_ok(engine.port, "/health", kStartSeconds));
+    for (const EngineProcess& engine : decodes_)
+        ASSERT_TRUE(wait_until_ok(engine.port, "/health", kStartSeconds));
     ASSERT_TRUE(wait_until_ok(proxy_port_, "/ready", kStartSeconds)) << proxy_->log();
-    const std::string all = "\"prefill\":" + std::to_string(plan.prefills) + ",\"decode\":" + std::to_string(plan.decodes);
+    const std::string all = "\"prefill\":" + std::to_string(plan.prefills) +
+                            ",\"decode\":" + std::to_string(plan.decodes);
     for (int tries = 0; tries < 1000; ++tries) {
         if (http_call(proxy_port_, "GET", "/ready").body.find(all) != std::string::npos) return;
         std::this_thread::sleep_for(10ms);
@@ -88,10 +100,12 @@ void FleetTest::TearDown() {
     if (HasFailure() && proxy_ != nullptr) std::printf("%s\n", proxy_->log().c_str());
 }
 
-HttpAnswer FleetTest::chat(const std::string& prompt, bool stream, const std::string& more, double seconds) {
+HttpAnswer FleetTest::chat(const std::string& prompt, bool stream, const std::string& more,
+                           double seconds) {
     return http_call(proxy_port_, "POST", "/v1/chat/completions",
                      R"({"model":"test-model","stream":)" + std::string(stream ? "true" : "false") +
-                         R"(,"messages":[{"role":"user","content":")" + prompt + "\"}]" + more + "}",
+                         R"(,"messages":[{"role":"user","content":")" + prompt + "\"}]" + more +
+                         "}",
                      {}, seconds);
 }
 
@@ -104,7 +118,8 @@ std::string FleetTest::text_of(const std::string& body) {
                                  : choice.contains("delta") ? choice["delta"]
                                                             : choice;
             const char* key = holder.contains("content") ? "content" : "text";
-            if (holder.contains(key) && holder[key].is_string()) text += holder[key].get<std::string>();
+            if (holder.contains(key) && holder[key].is_string())
+                text += holder[key].get<std::string>();
         }
         return text;
     };
@@ -112,7 +127,8 @@ std::string FleetTest::text_of(const std::string& body) {
     std::string text;
     for (std::size_t at = 0; (at = body.find("data: {", at)) != std::string::npos;) {
         const std::size_t end = body.find("\n\n", at);
-        text += content_of(nlohmann::json::parse(body.substr(at + 6, end - at - 6), nullptr, false));
+        text +=
+            content_of(nlohmann::json::parse(body.substr(at + 6, end - at - 6), nullptr, false));
         at = end;
     }
     return text;
@@ -136,7 +152,8 @@ void FleetTest::expect_at_rest() {
     EXPECT_EQ(metric("sluice_legs"), 0);
     EXPECT_LE(metric("sluice_client_connections"), 2);
     const std::string all = http_call(proxy_port_, "GET", "/metrics").body;
-    for (std::size_t at = 0; (at = all.find("\nsluice_in_flight{", at)) != std::string::npos; ++at) {
+    for (std::size_t at = 0; (at = all.find("\nsluice_in_flight{", at)) != std::string::npos;
+         ++at) {
         const std::string line = all.substr(at + 1, all.find('\n', at + 1) - at - 1);
         EXPECT_TRUE(line.ends_with(" 0")) << line;
     }

@@ -41,12 +41,14 @@ protected:
     void start(const FleetPlan& plan);
     void TearDown() override;
 
-    HttpAnswer chat(const std::string& prompt, bool stream = false, const std::string& more = {}, double seconds = 20);
+    HttpAnswer chat(const std::string& prompt, bool stream = false, const std::string& more = {},
+                    double seconds = 20);
     // The words of a chat answer, plain or streamed.
     static std::string text_of(const std::string& body);
     // A sample of the proxy's /metrics; labels as they stand there. Missing: -1.
     double metric(const std::string& name_and_labels);
-    // Waits until nothing is in flight, and checks that slots and connections are what they were at rest.
+    // Waits until nothing is in flight, and checks that slots and connections are what they were at
+    // rest.
     void expect_at_rest();
 
     std::vector<EngineProcess> prefills_;

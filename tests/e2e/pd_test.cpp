@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The proxy and stand-in engines as processes: what a client sees when all is well, and when it is not.
+// The proxy and stand-in engines as processes: what a client sees when all is well, and when it is
+// not.
 #include <signal.h>
 
 #include <atomic>
@@ -16,7 +17,6 @@ namespace {
 
 using namespace std::chrono_literals;
 
-
 class PdTest : public FleetTest, public testing::WithParamInterface<bool> {
 protected:
     FleetPlan plan(int prefills, int decodes) const {
@@ -28,14 +28,16 @@ protected:
     }
     std::string single(const std::string& prompt) const {
         return text_of(http_call(decodes_[0].port, "POST", "/v1/chat/completions",
-                                 R"({"model":"test-model","messages":[{"role":"user","content":")" + prompt + "\"}]}")
+                                 R"({"model":"test-model","messages":[{"role":"user","content":")" +
+                                     prompt + "\"}]}")
                            .body);
     }
 };
 
 TEST_P(PdTest, AnswersAsASingleEngineWouldPlainAndStreamed) {
     start(plan(1, 1));
-    for (const std::string prompt : {"a", "Tell me a long story about artificial intelligence.", "again and again"}) {
+    for (const std::string prompt :
+         {"a", "Tell me a long story about artificial intelligence.", "again and again"}) {
         const std::string expected = single(prompt);
         ASSERT_FALSE(expected.empty());
         const HttpAnswer plain = chat(prompt);
@@ -43,7 +45,8 @@ TEST_P(PdTest, AnswersAsASingleEngineWouldPlainAndStreamed) {
         EXPECT_EQ(text_of(plain.body), expected);
         EXPECT_NE(plain.head.find("Server-Timing: queue;dur="), std::string::npos) << plain.head;
         EXPECT_NE(plain.head.find("prefill;dur="), std::string::npos) << plain.head;
-        const HttpAnswer streamed = chat(prompt, true, R"(,"stream_options":{"include_usage":true})");
+        const HttpAnswer streamed =
+            chat(prompt, true, R"(,"stream_options":{"include_usage":true})");
         EXPECT_EQ(streamed.status, 200);
         EXPECT_TRUE(streamed.complete);
         EXPECT_EQ(text_of(streamed.body), expected);
@@ -55,11 +58,13 @@ TEST_P(PdTest, AnswersAsASingleEngineWouldPlainAndStreamed) {
 
 TEST_P(PdTest, ClientParametersNeverReachAnEngine) {
     start(plan(1, 1));
-    const HttpAnswer answer =
-        chat("hi", false, R"(,"kv_transfer_params":{"do_remote_prefill":true,"do_remote_decode":true,"remote_host":"evil"})");
+    const HttpAnswer answer = chat(
+        "hi", false,
+        R"(,"kv_transfer_params":{"do_remote_prefill":true,"do_remote_decode":true,"remote_host":"evil"})");
     EXPECT_EQ(answer.status, 200) << answer.body;
     EXPECT_EQ(text_of(answer.body), single("hi"));
-    const HttpAnswer twice = chat("hi", false, R"(,"kv_transfer_params":{},"kv\u005ftransfer_params":{})");
+    const HttpAnswer twice =
+        chat("hi", false, R"(,"kv_transfer_params":{},"kv\u005ftransfer_params":{})");
     EXPECT_EQ(twice.status, 400) << twice.body;
 }
 
@@ -68,8 +73,8 @@ TEST_P(PdTest, SeveralChoicesAndPromptsAreServedByADecodeAlone) {
     const HttpAnswer choices = chat("hi", false, R"(,"n":2,"temperature":0.7)");
     EXPECT_EQ(choices.status, 200) << choices.body;
     EXPECT_EQ(metric("sluice_whole_on_decode_total{reason=\"several_choices\"}"), 1);
-    const HttpAnswer prompts =
-        http_call(proxy_port_, "POST", "/v1/completions", R"({"model":"test-model","prompt":["one","two"]})");
+    const HttpAnswer prompts = http_call(proxy_port_, "POST", "/v1/completions",
+                                         R"({"model":"test-model","prompt":["one","two"]})");
     EXPECT_EQ(prompts.status, 200) << prompts.body;
     EXPECT_EQ(metric("sluice_whole_on_decode_total{reason=\"several_prompts\"}"), 1);
     EXPECT_NE(prompts.body.find("\"index\":1"), std::string::npos) << prompts.body;
@@ -77,15 +82,19 @@ TEST_P(PdTest, SeveralChoicesAndPromptsAreServedByADecodeAlone) {
 
 TEST_P(PdTest, OtherApisWork) {
     start(plan(1, 1));
-    const HttpAnswer responses = http_call(proxy_port_, "POST", "/v1/responses",
-                                           R"({"model":"test-model","input":"hello","stream":true})");
+    const HttpAnswer responses =
+        http_call(proxy_port_, "POST", "/v1/responses",
+                  R"({"model":"test-model","input":"hello","stream":true})");
     EXPECT_EQ(responses.status, 200);
     EXPECT_NE(responses.body.find("response.completed"), std::string::npos) << responses.body;
-    const HttpAnswer messages =
-        http_call(proxy_port_, "POST", "/v1/messages",
-                  R"({"model":"test-model","max_tokens":5,"messages":[{"role":"user","content":"hello"}]})");
+    const HttpAnswer messages = http_call(
+        proxy_port_, "POST", "/v1/messages",
+        R"({"model":"test-model","max_tokens":5,"messages":[{"role":"user","content":"hello"}]})");
     EXPECT_EQ(messages.status, 200) << messages.body;
-    EXPECT_EQ(http_call(proxy_port_, "POST", "/tokenize", R"({"model":"test-model","prompt":"hello"})").status, 200);
+    EXPECT_EQ(
+        http_call(proxy_port_, "POST", "/tokenize", R"({"model":"test-model","prompt":"hello"})")
+            .status,
+        200);
     const HttpAnswer models = http_call(proxy_port_, "GET", "/v1/models");
     EXPECT_EQ(models.status, 200);
     EXPECT_NE(models.body.find("test-model"), std::string::npos);
@@ -96,7 +105,8 @@ TEST_P(PdTest, OtherApisWork) {
 TEST_P(PdTest, AnEnginesRefusalIsReturnedAsItIs) {
     start(plan(1, 1));
     const HttpAnswer model =
-        http_call(proxy_port_, "POST", "/v1/chat/completions", R"({"model":"nope","messages":[{"role":"user","content":"x"}]})");
+        http_call(proxy_port_, "POST", "/v1/chat/completions",
+                  R"({"model":"nope","messages":[{"role":"user","content":"x"}]})");
     EXPECT_EQ(model.status, 404) << model.body;
     EXPECT_NE(model.body.find("does not exist"), std::string::npos) << model.body;
     const HttpAnswer streamed = http_call(proxy_port_, "POST", "/v1/chat/completions",
@@ -160,8 +170,8 @@ TEST_P(PdTest, ARestartedPrefillIsUsedUnderItsNewId) {
 
 TEST_P(PdTest, HungInstancesEndWithinTheDeadlines) {
     FleetPlan one = plan(1, 1);
-    one.proxy_flags = {"--prefill-timeout", "1", "--first-token-timeout", "1", "--retries", "0", "--idle-timeout", "1",
-                       "--request-timeout", "4"};
+    one.proxy_flags = {"--prefill-timeout", "1", "--first-token-timeout", "1", "--retries", "0",
+                       "--idle-timeout",    "1", "--request-timeout",     "4"};
     start(one);
     prefills_[0].fault(R"({"kind":"hang","count":1})");
     EXPECT_EQ(chat("x", true).status, 504);
@@ -215,7 +225,8 @@ TEST_P(PdTest, OverloadIsAnsweredAtOnce) {
     std::map<int, std::atomic<int>> statuses;
     for (const int status : {200, 429, 503}) statuses[status] = 0;
     std::vector<std::thread> clients;
-    for (int i = 0; i < 10; ++i) clients.emplace_back([&, i] {
+    for (int i = 0; i < 10; ++i)
+        clients.emplace_back([&, i] {
             const int status = chat("x" + std::to_string(i)).status;
             if (statuses.contains(status)) ++statuses[status];
         });
@@ -226,22 +237,25 @@ TEST_P(PdTest, OverloadIsAnsweredAtOnce) {
     expect_at_rest();
 }
 
-INSTANTIATE_TEST_SUITE_P(Dialects, PdTest, testing::Bool(),
-                         [](const auto& parameter) { return parameter.param ? "nixl" : "mooncake"; });
+INSTANTIATE_TEST_SUITE_P(Dialects, PdTest, testing::Bool(), [](const auto& parameter) {
+    return parameter.param ? "nixl" : "mooncake";
+});
 
-// 100,000 requests while engines misbehave at random and clients leave: each ends with the right answer or an error,
-// and everything returns to its start values. SLUICE_E2E_REQUESTS sets another number.
+// 100,000 requests while engines misbehave at random and clients leave: each ends with the right
+// answer or an error, and everything returns to its start values. SLUICE_E2E_REQUESTS sets another
+// number.
 TEST_F(FleetTest, RandomFaultsLeaveNothingBehind) {
     FleetPlan plan;
     plan.prefills = plan.decodes = 2;
     plan.engine_flags = {"--sim-ttft-ms", "1", "--sim-itl-ms", "0", "--sim-output-tokens", "4"};
-    plan.proxy_flags = {"--prefill-timeout", "2", "--first-token-timeout", "2", "--idle-timeout", "2",
-                        "--request-timeout", "8"};
+    plan.proxy_flags = {"--prefill-timeout", "2", "--first-token-timeout", "2",
+                        "--idle-timeout",    "2", "--request-timeout",     "8"};
     plan.abort_timeout_seconds = "2";
     start(plan);
     constexpr int kPrompts = 16;
     std::vector<std::string> expected;
-    for (int i = 0; i < kPrompts; ++i) expected.push_back(text_of(chat("prompt " + std::to_string(i)).body));
+    for (int i = 0; i < kPrompts; ++i)
+        expected.push_back(text_of(chat("prompt " + std::to_string(i)).body));
     ASSERT_FALSE(expected[0].empty());
     expect_at_rest();
     const int descriptors = proxy_->open_descriptors();
@@ -251,7 +265,8 @@ TEST_F(FleetTest, RandomFaultsLeaveNothingBehind) {
             engine.fault(R"({"kind":"status","status":503,"count":-1,"probability":0.01})");
             engine.fault(R"({"kind":"status","status":400,"count":-1,"probability":0.005})");
             engine.fault(R"({"kind":"close_before_answer","count":-1,"probability":0.01})");
-            engine.fault(R"({"kind":"die_mid_stream","after_events":2,"count":-1,"probability":0.005})");
+            engine.fault(
+                R"({"kind":"die_mid_stream","after_events":2,"count":-1,"probability":0.005})");
             engine.fault(R"({"kind":"hang","count":-1,"probability":0.0005})");
         }
 
@@ -262,11 +277,14 @@ TEST_F(FleetTest, RandomFaultsLeaveNothingBehind) {
     load.concurrency = 64;
     load.seconds_max = 900;
     std::uint64_t right = 0, errors = 0, broken = 0, wrong = 0;
+    std::map<std::string, int> kinds;  // of errors
     load.make = [](std::uint64_t number) {
         LoadRequest request;
         request.path = "/v1/chat/completions";
-        request.body = R"({"model":"test-model","stream":)" + std::string(number % 3 == 0 ? "false" : "true") +
-                       R"(,"messages":[{"role":"user","content":"prompt )" + std::to_string(number % kPrompts) + "\"}]}";
+        request.body = R"({"model":"test-model","stream":)" +
+                       std::string(number % 3 == 0 ? "false" : "true") +
+                       R"(,"messages":[{"role":"user","content":"prompt )" +
+                       std::to_string(number % kPrompts) + "\"}]}";
         if (number % 20 == 7) request.leave_after_ms = static_cast<double>(number % 13);
         return request;
     };
@@ -279,15 +297,18 @@ TEST_F(FleetTest, RandomFaultsLeaveNothingBehind) {
             if (!good && wrong < 5) std::printf("wrong: %s\n", answer.body.c_str());
         } else {
             ++errors;
-            const bool known = answer.status == 400 || (answer.status >= 500 && answer.status <= 504);
+            ++kinds[std::to_string(answer.status) + " " + answer.body.substr(0, 90)];
+            const bool known =
+                answer.status == 400 || (answer.status >= 500 && answer.status <= 504);
             if (!known || answer.body.find("\"error\"") == std::string::npos) ++wrong;
         }
     };
     EXPECT_EQ(run_load(load), load.requests) << "some requests did not end";
     std::printf("%llu requests: %llu right, %llu errors, %llu broken, %llu wrong\n",
-                static_cast<unsigned long long>(load.requests), static_cast<unsigned long long>(right),
-                static_cast<unsigned long long>(errors), static_cast<unsigned long long>(broken),
-                static_cast<unsigned long long>(wrong));
+                static_cast<unsigned long long>(load.requests),
+                static_cast<unsigned long long>(right), static_cast<unsigned long long>(errors),
+                static_cast<unsigned long long>(broken), static_cast<unsigned long long>(wrong));
+    for (const auto& [kind, count] : kinds) std::printf("%7d  %s\n", count, kind.c_str());
     EXPECT_EQ(wrong, 0u);
     EXPECT_GT(right, load.requests / 2);
     EXPECT_GT(errors, 0u);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The real proxy in a simulated world: random traffic, random faults, one seed each.
 //
-// Whatever the seed, for every request: the answer is right to the byte, or an error with an error body, or visibly broken; no
-// transfer id is used twice; no client's KV parameters reach an engine; and in the end nothing is in flight and no
-// slot, page or socket is left. SLUICE_SEEDS sets how many seeds run, SLUICE_SEED runs one.
+// Whatever the seed, for every request: the answer is right to the byte, or an error with an error
+// body, or visibly broken; no transfer id is used twice; no client's KV parameters reach an engine;
+// and in the end nothing is in flight and no slot, page or socket is left. SLUICE_SEEDS sets how
+// many seeds run, SLUICE_SEED runs one.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -90,7 +91,9 @@ Scenario scenario_of(std::uint64_t seed) {
 class PdWorld {
 public:
     explicit PdWorld(std::uint64_t seed)
-        : scenario_(scenario_of(seed)), rng_(seed), world_({.seed = seed, .faults = scenario_.faults, .trace_events = 100000}) {
+        : scenario_(scenario_of(seed)),
+          rng_(seed),
+          world_({.seed = seed, .faults = scenario_.faults, .trace_events = 100000}) {
         const bool nixl = rng_.chance(0.4);
         const int prefills = static_cast<int>(rng_.between(1, 3));
         const int decodes = static_cast<int>(rng_.between(1, 3));
@@ -109,14 +112,17 @@ public:
 
         for (int i = 0; i < prefills; ++i) {
             Host& host = add_host("prefill");
-            prefills_.push_back(std::make_unique<SimPrefill>(*host.loop, ledger_, rng_, scenario_.prefill,
-                                                             "engine-" + std::to_string(i), nixl));
-            prefills_.back()->peer().listen(fleet_->load()->prefill[static_cast<std::size_t>(i)].address);
+            prefills_.push_back(std::make_unique<SimPrefill>(
+                *host.loop, ledger_, rng_, scenario_.prefill, "engine-" + std::to_string(i), nixl));
+            prefills_.back()->peer().listen(
+                fleet_->load()->prefill[static_cast<std::size_t>(i)].address);
         }
         for (int i = 0; i < decodes; ++i) {
             Host& host = add_host("decode");
-            decodes_.push_back(std::make_unique<SimDecode>(*host.loop, ledger_, rng_, scenario_.decode));
-            decodes_.back()->peer().listen(fleet_->load()->decode[static_cast<std::size_t>(i)].address);
+            decodes_.push_back(
+                std::make_unique<SimDecode>(*host.loop, ledger_, rng_, scenario_.decode));
+            decodes_.back()->peer().listen(
+                fleet_->load()->decode[static_cast<std::size_t>(i)].address);
         }
         Host& proxy_host = add_host("proxy");
         proxy_ = std::make_unique<pd::Proxy>(*proxy_host.loop, *shared_, seed);
@@ -126,8 +132,9 @@ public:
         proxy_->add_listener(*proxy_host.host->io().listen(front, false));
         Host& client_host = add_host("clients");
         for (int i = 0; i < scenario_.clients; ++i) {
-            clients_.push_back(std::make_unique<SimClient>(*client_host.loop, front, rng_, scenario_.manners, tally_,
-                                                           static_cast<std::uint64_t>(i) * 1000, scenario_.requests));
+            clients_.push_back(std::make_unique<SimClient>(
+                *client_host.loop, front, rng_, scenario_.manners, tally_,
+                static_cast<std::uint64_t>(i) * 1000, scenario_.requests));
             clients_.back()->start();
         }
     }
@@ -137,11 +144,13 @@ public:
             for (const auto& client : clients_)
                 if (!client->done()) return false;
             return true;
-        })) << "some request never ended:\n" << unfinished();
+        })) << "some request never ended:\n"
+            << unfinished();
         proxy_->shut_down();
         for (auto& prefill : prefills_) prefill->peer().stop();
         for (auto& decode : decodes_) decode->peer().stop();
-        ASSERT_TRUE(world_.run_until([&] { return all_finished(); })) << "something is still in flight";
+        ASSERT_TRUE(world_.run_until([&] { return all_finished(); }))
+            << "something is still in flight";
         for (const auto& snapshot_role : {fleet_->load()->prefill, fleet_->load()->decode})
             for (const auto& instance : snapshot_role) {
                 EXPECT_EQ(instance.state->in_flight.load(), 0) << instance.url;
@@ -186,14 +195,17 @@ private:
         for (const auto& client : clients_)
             if (!client->done()) out += client->describe() + "\n";
         const pd::WorkerMetrics& m = proxy_->metrics();
-        out += "proxy: exchanges " + std::to_string(m.exchanges.value()) + ", legs " + std::to_string(m.legs.value()) +
-               ", clients " + std::to_string(m.client_connections.value()) + ", operations " +
-               std::to_string(m.operations.value()) + ", buffers " + std::to_string(m.buffers.value()) + "\n";
+        out += "proxy: exchanges " + std::to_string(m.exchanges.value()) + ", legs " +
+               std::to_string(m.legs.value()) + ", clients " +
+               std::to_string(m.client_connections.value()) + ", operations " +
+               std::to_string(m.operations.value()) + ", buffers " +
+               std::to_string(m.buffers.value()) + "\n";
         return out;
     }
 
     bool calm() const {
-        return scenario_.faults.reset == 0 && scenario_.decode.close_mid_body == 0 && scenario_.prefill.hang == 0;
+        return scenario_.faults.reset == 0 && scenario_.decode.close_mid_body == 0 &&
+               scenario_.prefill.hang == 0;
     }
 
     bool all_finished() const {
@@ -238,13 +250,15 @@ TEST(ProxySimulation, EveryRequestEndsOnceAndNothingIsLeft) {
         all.broken += world.tally().broken;
         all.left += world.tally().left;
         if (HasFailure())
-            FAIL() << "reproduce with: SLUICE_SEED=" << seed
-                   << " sim_tests --gtest_filter=ProxySimulation.EveryRequestEndsOnceAndNothingIsLeft";
+            FAIL()
+                << "reproduce with: SLUICE_SEED=" << seed
+                << " sim_tests --gtest_filter=ProxySimulation.EveryRequestEndsOnceAndNothingIsLeft";
     }
-    std::printf("%llu requests: %llu right, %llu refused, %llu broken, %llu left by the client\n",
-                static_cast<unsigned long long>(all.asked), static_cast<unsigned long long>(all.right),
-                static_cast<unsigned long long>(all.refused), static_cast<unsigned long long>(all.broken),
-                static_cast<unsigned long long>(all.left));
+    std::printf(
+        "%llu requests: %llu right, %llu refused, %llu broken, %llu left by the client\n",
+        static_cast<unsigned long long>(all.asked), static_cast<unsigned long long>(all.right),
+        static_cast<unsigned long long>(all.refused), static_cast<unsigned long long>(all.broken),
+        static_cast<unsigned long long>(all.left));
     EXPECT_GT(all.right, 0u);
     EXPECT_GT(all.refused + all.broken + all.left, 0u);
 }

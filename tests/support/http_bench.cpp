@@ -12,11 +12,12 @@ namespace sluice::test {
 namespace {
 
 bool same_name(std::string_view a, std::string_view b) {
-    return std::ranges::equal(a, b, [](char x, char y) { return std::tolower(x) == std::tolower(y); });
+    return std::ranges::equal(a, b,
+                              [](char x, char y) { return std::tolower(x) == std::tolower(y); });
 }
 
-// Reads a chunked body from the front of `bytes`, with what there is of it into `body` if that is wanted. False if it is
-// not whole.
+// Reads a chunked body from the front of `bytes`, with what there is of it into `body` if that is
+// wanted. False if it is not whole.
 bool take_chunks(std::string_view& bytes, std::string* body) {
     std::string_view rest = bytes;
     while (true) {
@@ -33,7 +34,8 @@ bool take_chunks(std::string_view& bytes, std::string* body) {
     }
 }
 
-// How long the answer at the front is, 0 if it is not whole. Reads as little as possible of it: it is asked often.
+// How long the answer at the front is, 0 if it is not whole. Reads as little as possible of it: it
+// is asked often.
 std::size_t whole_answer(std::string_view bytes) {
     const auto head_end = bytes.find("\r\n\r\n");
     if (head_end == std::string_view::npos) return 0;
@@ -66,7 +68,8 @@ std::string Answer::field(std::string_view name) const {
     return {};
 }
 
-std::vector<Answer> parse_answers(std::string_view bytes, bool ended, const std::vector<bool>& heads) {
+std::vector<Answer> parse_answers(std::string_view bytes, bool ended,
+                                  const std::vector<bool>& heads) {
     std::vector<Answer> answers;
     std::size_t finals = 0;
     while (!bytes.empty()) {
@@ -77,7 +80,8 @@ std::vector<Answer> parse_answers(std::string_view bytes, bool ended, const std:
         if (answer.head.size() > 12) answer.status = std::atoi(answer.head.c_str() + 9);
         answers.push_back(answer);
         Answer& now = answers.back();
-        if (head_end == std::string_view::npos || !now.head.starts_with("HTTP/1.1 ")) return answers;
+        if (head_end == std::string_view::npos || !now.head.starts_with("HTTP/1.1 "))
+            return answers;
         const bool to_head = now.status >= 200 && finals < heads.size() && heads[finals];
         finals += now.status >= 200;
         const std::string length = now.field("Content-Length");
@@ -120,7 +124,8 @@ Bench::~Bench() {
     world.check_clean();
 }
 
-std::string ScriptedHandler::echo_of(std::string_view method, std::string_view path, std::string_view body) {
+std::string ScriptedHandler::echo_of(std::string_view method, std::string_view path,
+                                     std::string_view body) {
     return std::string(method) + " " + std::string(path) + "\n" + std::string(body);
 }
 
@@ -131,7 +136,8 @@ void ScriptedHandler::on_head(http::ServerConnection& connection) {
 
 void ScriptedHandler::on_request(http::ServerConnection& connection) {
     const http::RequestHead& head = connection.request();
-    requests.push_back({std::string(head.method), std::string(head.path), std::string(connection.body().view())});
+    requests.push_back(
+        {std::string(head.method), std::string(head.path), std::string(connection.body().view())});
     last = &connection;
     if (when_request) return when_request(connection);
     const Request& now = requests.back();
@@ -149,8 +155,8 @@ void ScriptedHandler::on_drained(http::ServerConnection& connection) {
     if (when_drained) when_drained(connection);
 }
 
-ServerBench::ServerBench(const http::ServerOptions& options, const io::sim::Faults& faults, std::uint64_t seed,
-                         std::uint32_t connections_max, std::size_t pool_bytes)
+ServerBench::ServerBench(const http::ServerOptions& options, const io::sim::Faults& faults,
+                         std::uint64_t seed, std::uint32_t connections_max, std::size_t pool_bytes)
     : Bench(faults, seed, pool_bytes),
       server(std::make_unique<http::Server>(server_loop, handler, options, connections_max)) {
     server->add_listener(*server_loop.io().listen(address, false));
@@ -161,7 +167,8 @@ ServerBench::~ServerBench() {
     for (const auto& client : clients) client->stream.close();
     server->shut_down();
     const bool ended = run([this] {
-        return server->finished() && std::ranges::all_of(clients, [](const auto& each) { return each->stream.idle(); });
+        return server->finished() &&
+               std::ranges::all_of(clients, [](const auto& each) { return each->stream.idle(); });
     });
     ASSERT(ended);
     server.reset();
@@ -179,7 +186,8 @@ Recorder& ServerBench::connect() {
     return client;
 }
 
-std::vector<Answer> ServerBench::ask(Recorder& client, std::string_view bytes, std::size_t answers) {
+std::vector<Answer> ServerBench::ask(Recorder& client, std::string_view bytes,
+                                     std::size_t answers) {
     if (!bytes.empty()) client.send(bytes);
     std::size_t& taken = taken_[&client];
     const std::size_t before = taken;
@@ -228,7 +236,8 @@ void Asker::cancel() {
 void Asker::event(const char* name) {
     const bool late = ends > 0 || failure.has_value() || !started_;
     if ((late || in_start_) && violation.empty())
-        violation = std::string(name) + (in_start_ ? " from within start()" : " after the last event");
+        violation =
+            std::string(name) + (in_start_ ? " from within start()" : " after the last event");
 }
 
 void Asker::on_response_head(const http::ResponseHead& head) {
@@ -236,7 +245,8 @@ void Asker::on_response_head(const http::ResponseHead& head) {
     if (++heads > 1 && violation.empty()) violation = "a second head";
     status = head.status;
     for (std::size_t i = 0; i < head.fields.size(); ++i)
-        fields += std::string(head.fields[i].name) + ": " + std::string(head.fields[i].value) + "\n";
+        fields +=
+            std::string(head.fields[i].name) + ": " + std::string(head.fields[i].value) + "\n";
     if (when_head) when_head();
 }
 
@@ -263,8 +273,8 @@ void Asker::on_response_failed(const http::ClientFailure& failed) {
     if (when_failed) when_failed();
 }
 
-ClientBench::ClientBench(const http::UpstreamOptions& options, const io::sim::Faults& faults, std::uint64_t seed,
-                         bool unix_socket)
+ClientBench::ClientBench(const http::UpstreamOptions& options, const io::sim::Faults& faults,
+                         std::uint64_t seed, bool unix_socket)
     : Bench(faults, seed) {
     const io::Address at = unix_socket ? *io::Address::from_unix_path("/run/upstream") : address;
     pool = std::make_unique<http::UpstreamPool>(client_loop, at, options);
@@ -278,8 +288,9 @@ ClientBench::~ClientBench() {
     if (upstream->listening()) stop_listening();
     for (const auto& each : upstream->accepted) each->stream.close();
     const bool ended = run([this] {
-        return pool->open() == 0 &&
-               std::ranges::all_of(upstream->accepted, [](const auto& each) { return each->stream.idle(); });
+        return pool->open() == 0 && std::ranges::all_of(upstream->accepted, [](const auto& each) {
+                   return each->stream.idle();
+               });
     });
     ASSERT(ended);
     askers.clear();
@@ -305,7 +316,9 @@ Recorder& ClientBench::upstream_end(std::size_t index) {
 }
 
 bool ClientBench::run_until_received(std::size_t index, std::size_t bytes) {
-    return run([&] { return upstream_ends() > index && upstream->accepted[index]->received.size() >= bytes; });
+    return run([&] {
+        return upstream_ends() > index && upstream->accepted[index]->received.size() >= bytes;
+    });
 }
 
 bool ClientBench::run_until_over(Asker& asker) {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// A simulated world with one host that serves and one that asks, for tests of http::Server and http::UpstreamPool.
+// A simulated world with one host that serves and one that asks, for tests of http::Server and
+// http::UpstreamPool.
 //
-//   ServerBench   a Server with a scripted handler; clients are raw streams that send what the test says
-//   ClientBench   an UpstreamPool; the server is raw streams that answer what the test says
+//   ServerBench   a Server with a scripted handler; clients are raw streams that send what the test
+//   says ClientBench   an UpstreamPool; the server is raw streams that answer what the test says
 //
-// When a bench is destroyed everything is closed, and then nothing may be left on either host: no operation, socket or
-// buffer.
-// Threads: one.
+// When a bench is destroyed everything is closed, and then nothing may be left on either host: no
+// operation, socket or buffer. Threads: one.
 #pragma once
 
 #include <deque>
@@ -32,7 +32,7 @@ using io::test::slice_of;
 // An answer as a client reads it; not parsed by the code under test.
 struct Answer {
     int status = 0;
-    std::string head;   // with its empty line
+    std::string head;  // with its empty line
     std::string body;
     bool chunked = false;
     bool whole = false;
@@ -40,14 +40,16 @@ struct Answer {
     std::string field(std::string_view name) const;  // empty if it is not there
 };
 
-// What a client makes of `bytes`. `heads`: which of the final answers are to HEAD. An answer that ends with the connection is
-// whole if `ended`.
-std::vector<Answer> parse_answers(std::string_view bytes, bool ended = false, const std::vector<bool>& heads = {});
+// What a client makes of `bytes`. `heads`: which of the final answers are to HEAD. An answer that
+// ends with the connection is whole if `ended`.
+std::vector<Answer> parse_answers(std::string_view bytes, bool ended = false,
+                                  const std::vector<bool>& heads = {});
 
 // Two hosts, and the loops on them.
 class Bench {
 public:
-    explicit Bench(const io::sim::Faults& faults = {}, std::uint64_t seed = 1, std::size_t pool_bytes = 64 << 20);
+    explicit Bench(const io::sim::Faults& faults = {}, std::uint64_t seed = 1,
+                   std::size_t pool_bytes = 64 << 20);
     ~Bench();
 
     io::sim::SimWorld world;
@@ -57,7 +59,8 @@ public:
     io::Loop client_loop;
     const io::Address address;
 
-    // Runs until `done`; false, with the last events printed, if that does not happen within a virtual hour.
+    // Runs until `done`; false, with the last events printed, if that does not happen within a
+    // virtual hour.
     [[nodiscard]] bool run(const std::function<bool()>& done) { return world.run_until(done); }
     void run_for(Duration time) { world.run_for(time); }
     // Lets what is on its way arrive.
@@ -78,14 +81,15 @@ public:
     std::function<void(http::ServerConnection&)> when_gone;
     std::function<void(http::ServerConnection&)> when_drained;
 
-    std::vector<std::string> heads;   // paths
+    std::vector<std::string> heads;  // paths
     std::vector<Request> requests;
     std::vector<int> refused;
     int gone = 0;
     int drains = 0;
     http::ServerConnection* last = nullptr;
 
-    static std::string echo_of(std::string_view method, std::string_view path, std::string_view body);
+    static std::string echo_of(std::string_view method, std::string_view path,
+                               std::string_view body);
 
 private:
     void on_head(http::ServerConnection& connection) override;
@@ -97,9 +101,9 @@ private:
 
 class ServerBench : public Bench {
 public:
-    explicit ServerBench(const http::ServerOptions& options = {}, const io::sim::Faults& faults = {},
-                         std::uint64_t seed = 1, std::uint32_t connections_max = 1000,
-                         std::size_t pool_bytes = 64 << 20);
+    explicit ServerBench(const http::ServerOptions& options = {},
+                         const io::sim::Faults& faults = {}, std::uint64_t seed = 1,
+                         std::uint32_t connections_max = 1000, std::size_t pool_bytes = 64 << 20);
     ~ServerBench();
 
     ScriptedHandler handler;
@@ -108,7 +112,8 @@ public:
 
     // A connection, made and reading.
     Recorder& connect();
-    // Sends, and runs until that many more final answers are whole; not to HEAD. Empty if they do not come.
+    // Sends, and runs until that many more final answers are whole; not to HEAD. Empty if they do
+    // not come.
     std::vector<Answer> ask(Recorder& client, std::string_view bytes, std::size_t answers = 1);
     bool run_until_closed(Recorder& client);
 
@@ -128,9 +133,9 @@ public:
     std::optional<http::ClientFailure> failure;
     int status = 0;
     std::string body;
-    std::string fields;       // of the head, as "Name: value\n"
+    std::string fields;           // of the head, as "Name: value\n"
     std::size_t idle_at_end = 0;  // the pool's idle connections when the answer ended
-    std::string violation;    // the first promise that was not kept
+    std::string violation;        // the first promise that was not kept
     std::function<void()> when_head;
     std::function<void()> when_body;
     std::function<void()> when_end;
@@ -154,8 +159,9 @@ private:
 
 class ClientBench : public Bench {
 public:
-    explicit ClientBench(const http::UpstreamOptions& options = {}, const io::sim::Faults& faults = {},
-                         std::uint64_t seed = 1, bool unix_socket = false);
+    explicit ClientBench(const http::UpstreamOptions& options = {},
+                         const io::sim::Faults& faults = {}, std::uint64_t seed = 1,
+                         bool unix_socket = false);
     ~ClientBench();
 
     std::unique_ptr<http::UpstreamPool> pool;

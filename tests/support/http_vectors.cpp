@@ -70,7 +70,8 @@ private:
         if (!open_) return;
         open_ = false;
         if (now_.why.empty()) fail("'" + now_.name + "' does not say why");
-        if (now_.verdicts.empty() != now_.is_copy) fail("'" + now_.name + "' needs verdicts, or copy");
+        if (now_.verdicts.empty() != now_.is_copy)
+            fail("'" + now_.name + "' needs verdicts, or copy");
         out_.push_back(std::move(now_));
     }
 
@@ -109,17 +110,28 @@ private:
     }
 
     void set(Verdict& verdict, const std::string& key, const std::string& value) const {
-        if (key == "method") verdict.method = value;
-        else if (key == "path") verdict.path = value;
-        else if (key == "query") verdict.query = value;
-        else if (key == "version") verdict.minor_version = std::stoi(value);
-        else if (key == "framing") verdict.framing = value;
-        else if (key == "body") verdict.body = value;
-        else if (key == "keep") verdict.keep = value == "yes";
-        else if (key == "expect") verdict.expect = value == "yes";
-        else if (key == "status") verdict.status = std::stoi(value);
-        else if (key == "reuse") verdict.reuse = value == "yes";
-        else fail("'" + key + "' is not known here");
+        if (key == "method")
+            verdict.method = value;
+        else if (key == "path")
+            verdict.path = value;
+        else if (key == "query")
+            verdict.query = value;
+        else if (key == "version")
+            verdict.minor_version = std::stoi(value);
+        else if (key == "framing")
+            verdict.framing = value;
+        else if (key == "body")
+            verdict.body = value;
+        else if (key == "keep")
+            verdict.keep = value == "yes";
+        else if (key == "expect")
+            verdict.expect = value == "yes";
+        else if (key == "status")
+            verdict.status = std::stoi(value);
+        else if (key == "reuse")
+            verdict.reuse = value == "yes";
+        else
+            fail("'" + key + "' is not known here");
     }
 
     std::string unescape(std::string_view text) const {
@@ -131,28 +143,45 @@ private:
             }
             if (++i == text.size()) fail("a backslash at the end");
             switch (text[i]) {
-                case 'r': plain += '\r'; break;
-                case 'n': plain += '\n'; break;
-                case 't': plain += '\t'; break;
-                case '0': plain += '\0'; break;
-                case 's': plain += ' '; break;
-                case '\\': plain += '\\'; break;
-                case '"': plain += '"'; break;
+                case 'r':
+                    plain += '\r';
+                    break;
+                case 'n':
+                    plain += '\n';
+                    break;
+                case 't':
+                    plain += '\t';
+                    break;
+                case '0':
+                    plain += '\0';
+                    break;
+                case 's':
+                    plain += ' ';
+                    break;
+                case '\\':
+                    plain += '\\';
+                    break;
+                case '"':
+                    plain += '"';
+                    break;
                 case 'x':
-                    plain += static_cast<char>(std::stoi(std::string(text.substr(i + 1, 2)), nullptr, 16));
+                    plain += static_cast<char>(
+                        std::stoi(std::string(text.substr(i + 1, 2)), nullptr, 16));
                     i += 2;
                     break;
                 case '{': {
                     const auto star = text.find('*', i);
                     const auto end = text.find('}', i);
-                    if (end == std::string_view::npos || star > end) fail("\\{N*text} is not complete");
+                    if (end == std::string_view::npos || star > end)
+                        fail("\\{N*text} is not complete");
                     const int times = std::stoi(std::string(text.substr(i + 1, star - i - 1)));
                     const std::string part = unescape(text.substr(star + 1, end - star - 1));
                     for (int n = 0; n < times; ++n) plain += part;
                     i = end;
                     break;
                 }
-                default: fail(std::string("\\") + text[i] + " is not known");
+                default:
+                    fail(std::string("\\") + text[i] + " is not known");
             }
         }
         return plain;
@@ -174,7 +203,8 @@ std::string shown(const std::string& bytes) {
             continue;
         }
         char hex[8];
-        std::snprintf(hex, sizeof hex, "\\x%02x", static_cast<unsigned>(static_cast<unsigned char>(c)));
+        std::snprintf(hex, sizeof hex, "\\x%02x",
+                      static_cast<unsigned>(static_cast<unsigned char>(c)));
         text += hex;
     }
     if (bytes.size() > 200) {
@@ -188,10 +218,14 @@ std::string shown(const std::string& bytes) {
 
 std::string Verdict::text() const {
     switch (kind) {
-        case Kind::Reject: return "reject " + std::to_string(status);
-        case Kind::More: return "more";
-        case Kind::Cut: return "cut";
-        case Kind::Accept: break;
+        case Kind::Reject:
+            return "reject " + std::to_string(status);
+        case Kind::More:
+            return "more";
+        case Kind::Cut:
+            return "cut";
+        case Kind::Accept:
+            break;
     }
     std::string line = "accept";
     if (is_request) {
@@ -200,7 +234,8 @@ std::string Verdict::text() const {
     } else {
         line += " status=" + std::to_string(status) + (reuse ? " reuse=yes" : "");
     }
-    return line + " version=" + std::to_string(minor_version) + " framing=" + framing + " body=" + shown(body);
+    return line + " version=" + std::to_string(minor_version) + " framing=" + framing +
+           " body=" + shown(body);
 }
 
 std::vector<HttpVector> load_http_vectors() {
@@ -215,7 +250,8 @@ std::vector<HttpVector> load_http_vectors() {
     for (const auto& file : files) Reader(file, vectors).run();
     std::set<std::string> names;
     for (const HttpVector& vector : vectors)
-        if (!names.insert(vector.name).second) throw std::runtime_error(vector.place + ": the name is not unique");
+        if (!names.insert(vector.name).second)
+            throw std::runtime_error(vector.place + ": the name is not unique");
     return vectors;
 }
 
@@ -225,7 +261,8 @@ std::vector<std::size_t> cutting_places(const std::string& bytes) {
     constexpr std::size_t kStep = 997;
     std::vector<std::size_t> places;
     for (std::size_t at = 1; at < bytes.size(); ++at)
-        if (bytes.size() <= kAllOfThem || at < kNearEnds || bytes.size() - at < kNearEnds || at % kStep == 0)
+        if (bytes.size() <= kAllOfThem || at < kNearEnds || bytes.size() - at < kNearEnds ||
+            at % kStep == 0)
             places.push_back(at);
     return places;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// HTTP vectors: bytes and what becomes of them, as data. One list for the parser, the simulated server and client,
-// and the real proxy. The files are tests/vectors/http/*.vec:
+// HTTP vectors: bytes and what becomes of them, as data. One list for the parser, the simulated
+// server and client, and the real proxy. The files are tests/vectors/http/*.vec:
 //
 //   == smuggling-cl-te                  a name, unique in all files
 //   why: RFC 9112 6.1: ...              one line: the rule
@@ -8,16 +8,20 @@
 //   >> hello                            a request's bytes, as they are
 //   accept method=POST ...              the verdict on each message, in order
 //
-// `<` and `<<` in their place are an answer's bytes, as an upstream server sends them and then closes. `to HEAD` says
-// what was asked. `chunked` stands for the head of a chunked request. `#` begins a comment.
-// Escapes in bytes and values: \r \n \t \0 \s (blank) \\ \" \xNN, and \{N*text} for N times text.
+// `<` and `<<` in their place are an answer's bytes, as an upstream server sends them and then
+// closes. `to HEAD` says what was asked. `chunked` stands for the head of a chunked request. `#`
+// begins a comment. Escapes in bytes and values: \r \n \t \0 \s (blank) \\ \" \xNN, and \{N*text}
+// for N times text.
 //
 // Verdicts on requests:
-//   accept [method=GET] [path=/] [query=] [version=1] [framing=none|length|chunked] [body="..."] [keep=yes|no]
-//          [expect=yes]                 what is not named has its default (the first, or the empty one)
+//   accept [method=GET] [path=/] [query=] [version=1] [framing=none|length|chunked] [body="..."]
+//   [keep=yes|no]
+//          [expect=yes]                 what is not named has its default (the first, or the empty
+//          one)
 //   reject STATUS                       answered so, and the connection is closed
 //   more                                not complete: nothing is answered
-// After keep=no and reject nothing more is read. Lines "| Name: value" behind the last accept name fields it has.
+// After keep=no and reject nothing more is read. Lines "| Name: value" behind the last accept name
+// fields it has.
 //
 // Verdicts on answers:
 //   accept [status=200] [version=1] [framing=none|length|chunked|close] [body="..."] [reuse=yes]
@@ -25,8 +29,8 @@
 //   reject 502                          not HTTP
 //   cut                                 the connection ended inside it
 //
-// Instead: `copy` and "| Name: value" lines, all fields that a proxy passes on of the first message.
-// Body limit: kVectorBodyMax.
+// Instead: `copy` and "| Name: value" lines, all fields that a proxy passes on of the first
+// message. Body limit: kVectorBodyMax.
 #pragma once
 
 #include <cstdint>
@@ -42,7 +46,7 @@ struct Verdict {
     enum class Kind : std::uint8_t { Accept, Reject, More, Cut };
     Kind kind = Kind::Accept;
     bool is_request = true;
-    int status = 0;             // of a refusal or an answer
+    int status = 0;  // of a refusal or an answer
     std::string method = "GET";
     std::string path = "/";
     std::string query;
@@ -60,7 +64,7 @@ struct Verdict {
 struct HttpVector {
     std::string name;
     std::string why;
-    std::string place;          // file:line
+    std::string place;  // file:line
     std::string bytes;
     bool is_request = true;
     bool to_head = false;
@@ -69,11 +73,12 @@ struct HttpVector {
     std::vector<std::string> fields;  // "Name: value"
 };
 
-// All vectors below tests/vectors/http, which is looked for from the working directory and from this file's place.
-// Errors: throws std::runtime_error with file and line.
+// All vectors below tests/vectors/http, which is looked for from the working directory and from
+// this file's place. Errors: throws std::runtime_error with file and line.
 std::vector<HttpVector> load_http_vectors();
 
-// At which places to cut the bytes in two: everywhere; in long ones near both ends and here and there.
+// At which places to cut the bytes in two: everywhere; in long ones near both ends and here and
+// there.
 std::vector<std::size_t> cutting_places(const std::string& bytes);
 
 }  // namespace sluice::test

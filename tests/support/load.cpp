@@ -27,7 +27,9 @@ struct Run {
 class Slot final : private http::ResponseEvents {
 public:
     explicit Slot(Run& run)
-        : run_(run), request_(*this), leave_(Delegate<void()>::to<&Slot::on_leave>(*this)),
+        : run_(run),
+          request_(*this),
+          leave_(Delegate<void()>::to<&Slot::on_leave>(*this)),
           again_(Delegate<void()>::to<&Slot::next>(*this)) {}
 
     void next() {
@@ -36,13 +38,15 @@ public:
         answer_ = {};
         const LoadRequest asked = run_.plan.make(number_);
         TextWriter writer(run_.texts);
-        writer.append("POST " + asked.path + " HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: " +
+        writer.append("POST " + asked.path +
+                      " HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: " +
                       std::to_string(asked.body.size()) + "\r\n\r\n");
         writer.append(asked.body);
         SliceQueue message;
         message.push(writer.finish());
         request_.start(run_.pool, std::move(message));
-        if (asked.leave_after_ms >= 0) run_.loop.arm(leave_, from_seconds(asked.leave_after_ms / 1000));
+        if (asked.leave_after_ms >= 0)
+            run_.loop.arm(leave_, from_seconds(asked.leave_after_ms / 1000));
     }
 
 private:
@@ -89,10 +93,12 @@ std::uint64_t run_load(const LoadPlan& plan) {
         for (int i = 0; i < plan.concurrency; ++i) slots.push_back(std::make_unique<Slot>(run));
         for (auto& slot : slots) slot->next();
         const Instant end = MonotonicClock::now() + from_seconds(plan.seconds_max);
-        while (run.ended < plan.requests && MonotonicClock::now() < end) loop.run_turn(std::chrono::milliseconds(100));
+        while (run.ended < plan.requests && MonotonicClock::now() < end)
+            loop.run_turn(std::chrono::milliseconds(100));
     }
     run.pool.drain();
-    for (int turns = 0; run.pool.open() > 0 && turns < 1000; ++turns) loop.run_turn(std::chrono::milliseconds(10));
+    for (int turns = 0; run.pool.open() > 0 && turns < 1000; ++turns)
+        loop.run_turn(std::chrono::milliseconds(10));
     return run.ended;
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Many requests at once from one thread, on the product's own loop and HTTP client, with every answer judged.
+// Many requests at once from one thread, on the product's own loop and HTTP client, with every
+// answer judged.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,7 @@
 namespace sluice::test {
 
 struct LoadAnswer {
-    bool failed = false;        // the connection, before a complete answer
+    bool failed = false;  // the connection, before a complete answer
     int status = 0;
     std::string body;
     std::string failure;

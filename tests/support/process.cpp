@@ -25,11 +25,13 @@ using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
 Clock::time_point after(double seconds) {
-    return Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+    return Clock::now() +
+           std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
 }
 
 int milliseconds_until(Clock::time_point end) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now()).count();
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now()).count();
     return left < 0 ? 0 : static_cast<int>(left);
 }
 
@@ -68,7 +70,8 @@ bool join_chunks(std::string_view raw, std::string& body) {
     while (true) {
         const auto line_end = raw.find("\r\n");
         if (line_end == std::string_view::npos) return false;
-        const std::size_t size = std::strtoul(std::string(raw.substr(0, line_end)).c_str(), nullptr, 16);
+        const std::size_t size =
+            std::strtoul(std::string(raw.substr(0, line_end)).c_str(), nullptr, 16);
         raw.remove_prefix(line_end + 2);
         if (size == 0) return raw.starts_with("\r\n");
         if (raw.size() < size + 2) {
@@ -82,7 +85,8 @@ bool join_chunks(std::string_view raw, std::string& body) {
 
 }  // namespace
 
-Process::Process(std::vector<std::string> command, std::string log_path, std::map<std::string, std::string> environment)
+Process::Process(std::vector<std::string> command, std::string log_path,
+                 std::map<std::string, std::string> environment)
     : log_path_(std::move(log_path)) {
     std::vector<char*> arguments;
     for (std::string& word : command) arguments.push_back(word.data());
@@ -116,7 +120,8 @@ bool Process::running() {
 }
 
 int Process::wait(double seconds) {
-    for (const auto end = after(seconds); running() && Clock::now() < end;) std::this_thread::sleep_for(5ms);
+    for (const auto end = after(seconds); running() && Clock::now() < end;)
+        std::this_thread::sleep_for(5ms);
     return status_;
 }
 
@@ -147,18 +152,22 @@ int free_port() {
     return ntohs(address.sin_port);
 }
 
-HttpAnswer http_call(int port, const std::string& method, const std::string& path, const std::string& body,
-                     const std::string& fields, double seconds) {
+HttpAnswer http_call(int port, const std::string& method, const std::string& path,
+                     const std::string& body, const std::string& fields, double seconds) {
     HttpAnswer answer;
     const auto end = after(seconds);
     const int fd = connect_to(port);
     if (fd < 0) return answer;
-    std::string request = method + " " + path + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + fields;
+    std::string request =
+        method + " " + path + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + fields;
     if (!body.empty() || method == "POST")
-        request += "Content-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) + "\r\n";
+        request +=
+            "Content-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) +
+            "\r\n";
     std::string raw;
     if (send_all(fd, request + "\r\n" + body))
-        for (std::string more = receive_some(fd, end); !more.empty(); more = receive_some(fd, end)) raw += more;
+        for (std::string more = receive_some(fd, end); !more.empty(); more = receive_some(fd, end))
+            raw += more;
     ::close(fd);
     const auto head_end = raw.find("\r\n\r\n");
     if (head_end == std::string::npos || raw.size() < 12) return answer;
@@ -170,8 +179,9 @@ HttpAnswer http_call(int port, const std::string& method, const std::string& pat
     } else {
         answer.body = rest;
         const auto length = answer.head.find("Content-Length: ");
-        answer.complete = length == std::string::npos ||
-                          answer.body.size() == std::strtoul(answer.head.c_str() + length + 16, nullptr, 10);
+        answer.complete =
+            length == std::string::npos ||
+            answer.body.size() == std::strtoul(answer.head.c_str() + length + 16, nullptr, 10);
     }
     return answer;
 }
@@ -183,7 +193,8 @@ std::string raw_call(int port, const std::string& bytes, double seconds, bool ha
     std::string raw;
     if (send_all(fd, bytes)) {
         if (half_close) ::shutdown(fd, SHUT_WR);
-        for (std::string more = receive_some(fd, end); !more.empty(); more = receive_some(fd, end)) raw += more;
+        for (std::string more = receive_some(fd, end); !more.empty(); more = receive_some(fd, end))
+            raw += more;
     }
     ::close(fd);
     return raw;

@@ -13,7 +13,8 @@ namespace sluice::test {
 class Process {
 public:
     // Standard output and error go to `log_path`. `environment` is added to our own.
-    Process(std::vector<std::string> command, std::string log_path, std::map<std::string, std::string> environment = {});
+    Process(std::vector<std::string> command, std::string log_path,
+            std::map<std::string, std::string> environment = {});
     ~Process();  // kills it if it still runs
     Process(const Process&) = delete;
     Process& operator=(const Process&) = delete;
@@ -36,15 +37,16 @@ private:
 int free_port();
 
 struct HttpAnswer {
-    int status = 0;          // 0: no answer
+    int status = 0;  // 0: no answer
     std::string head;
-    std::string body;        // chunks joined
-    bool complete = false;   // as its framing says
+    std::string body;       // chunks joined
+    bool complete = false;  // as its framing says
 };
 
 // One blocking request over a new connection; at most `seconds`.
-HttpAnswer http_call(int port, const std::string& method, const std::string& path, const std::string& body = {},
-                     const std::string& fields = {}, double seconds = 10);
+HttpAnswer http_call(int port, const std::string& method, const std::string& path,
+                     const std::string& body = {}, const std::string& fields = {},
+                     double seconds = 10);
 // Sends exactly `bytes` and reads until the peer closes or `seconds` are over.
 std::string raw_call(int port, const std::string& bytes, double seconds, bool half_close = false);
 bool wait_until_ok(int port, const std::string& path, double seconds);

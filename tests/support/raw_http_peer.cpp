@@ -55,9 +55,13 @@ void RawConnection::next_request() {
 void RawConnection::take(Slice bytes) {
     if (!in_body_) {
         switch (collector_.feed(std::move(bytes), loop_.buffers())) {
-            case http::HeadCollector::State::NeedMore: return;
-            case http::HeadCollector::State::Bad: stream_.close(); return;
-            case http::HeadCollector::State::Complete: break;
+            case http::HeadCollector::State::NeedMore:
+                return;
+            case http::HeadCollector::State::Bad:
+                stream_.close();
+                return;
+            case http::HeadCollector::State::Complete:
+                break;
         }
         Slice head = collector_.take_head();
         bytes = collector_.take_rest();

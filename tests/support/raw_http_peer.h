@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// An HTTP/1.1 server for tests that may answer wrongly: it reads requests properly, and what it sends back is whatever the
-// test says, byte by byte.
+// An HTTP/1.1 server for tests that may answer wrongly: it reads requests properly, and what it
+// sends back is whatever the test says, byte by byte.
 //
 // Threads: the loop's. Owns: its listener and connections; destroy it when finished().
 #pragma once
@@ -27,7 +27,8 @@ struct RawRequest {
 
 class RawHttpPeer;
 
-// One connection; lives until both sides are done with it. Timers of a script are kept here so that they die with it.
+// One connection; lives until both sides are done with it. Timers of a script are kept here so that
+// they die with it.
 class RawConnection final : private io::StreamEvents {
 public:
     RawConnection(io::Loop& loop, RawHttpPeer& peer);

@@ -5,10 +5,18 @@
 
 namespace sluice::test {
 
-SimClient::SimClient(io::Loop& loop, const io::Address& proxy, Rng& rng, const ClientManners& manners,
-                     ClientTally& tally, std::uint64_t first_id, int requests)
-    : loop_(loop), proxy_(proxy), rng_(rng), manners_(manners), tally_(tally), id_(first_id),
-      left_(requests), stream_(loop, *this), texts_(loop.buffers()),
+SimClient::SimClient(io::Loop& loop, const io::Address& proxy, Rng& rng,
+                     const ClientManners& manners, ClientTally& tally, std::uint64_t first_id,
+                     int requests)
+    : loop_(loop),
+      proxy_(proxy),
+      rng_(rng),
+      manners_(manners),
+      tally_(tally),
+      id_(first_id),
+      left_(requests),
+      stream_(loop, *this),
+      texts_(loop.buffers()),
       leave_timer_(Delegate<void()>::to<&SimClient::leave>(*this)),
       read_timer_(Delegate<void()>::to<&SimClient::resume>(*this)) {}
 
@@ -22,8 +30,10 @@ void SimClient::start() {
 }
 
 std::string SimClient::describe() const {
-    return "request " + std::to_string(id_) + (waiting_ ? ", waiting" : "") + (in_body_ ? ", in the body" : "") +
-           (stream_.is_open() ? ", open" : "") + (stream_.idle() ? ", idle" : "") + (stream_.closing() ? ", closing" : "") + (stream_.reading() ? "" : ", not reading") + ", unsent " +
+    return "request " + std::to_string(id_) + (waiting_ ? ", waiting" : "") +
+           (in_body_ ? ", in the body" : "") + (stream_.is_open() ? ", open" : "") +
+           (stream_.idle() ? ", idle" : "") + (stream_.closing() ? ", closing" : "") +
+           (stream_.reading() ? "" : ", not reading") + ", unsent " +
            std::to_string(stream_.unsent()) + ", got " + body_.substr(0, 100);
 }
 
@@ -38,16 +48,19 @@ void SimClient::ask() {
     body_.clear();
     bad_ = rng_.chance(manners_.bad_request);
     streamed_ = rng_.chance(0.6);
-    std::string body = "{\"model\":\"m\",\"id\":" + std::to_string(id_) + ",\"stream\":" +
-                       (streamed_ ? "true" : "false") + ",\"messages\":[{\"role\":\"user\",\"content\":\"";
+    std::string body = "{\"model\":\"m\",\"id\":" + std::to_string(id_) +
+                       ",\"stream\":" + (streamed_ ? "true" : "false") +
+                       ",\"messages\":[{\"role\":\"user\",\"content\":\"";
     body += std::string(rng_.below(manners_.filler_max + 1), 'x');
     body += "\"}]";
     if (rng_.chance(manners_.smuggle_kv)) body += R"(,"kv_transfer_params":{"remote_host":"evil"})";
-    if (rng_.chance(manners_.smuggle_kv)) body += R"(,"kv\u005ftransfer_params":{"remote_host":"evil2"})";
+    if (rng_.chance(manners_.smuggle_kv))
+        body += R"(,"kv\u005ftransfer_params":{"remote_host":"evil2"})";
     if (rng_.chance(0.3)) body += R"(,"max_tokens":77)";
     if (rng_.chance(0.1)) body += R"(,"n":2)";
     body += bad_ ? "" : "}";  // a bad one is not JSON
-    std::string head = "POST /v1/chat/completions HTTP/1.1\r\nHost: proxy\r\nContent-Type: application/json\r\n";
+    std::string head =
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: proxy\r\nContent-Type: application/json\r\n";
     std::string wire;
     if (rng_.chance(0.3)) {
         wire = head + "Transfer-Encoding: chunked\r\n\r\n";
@@ -64,14 +77,16 @@ void SimClient::ask() {
         wire = head + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
     }
     // A second smuggled spelling next to the first is a duplicate, which is the client's fault.
-    bad_ = bad_ || (body.find("evil2") != std::string::npos && body.find("evil\"") != std::string::npos);
+    bad_ = bad_ ||
+           (body.find("evil2") != std::string::npos && body.find("evil\"") != std::string::npos);
     for (std::string_view rest = wire; !rest.empty();) {
         TextWriter writer(texts_);
         writer.append(rest.substr(0, 8000));
         stream_.send(writer.finish());
         rest.remove_prefix(std::min<std::size_t>(8000, rest.size()));
     }
-    if (rng_.chance(manners_.leave)) loop_.arm(leave_timer_, std::chrono::microseconds(rng_.below(60000)));
+    if (rng_.chance(manners_.leave))
+        loop_.arm(leave_timer_, std::chrono::microseconds(rng_.below(60000)));
 }
 
 void SimClient::leave() {
@@ -101,12 +116,14 @@ void SimClient::take(Slice bytes) {
     }
     if (!in_body_) {
         switch (collector_.feed(std::move(bytes), loop_.buffers())) {
-            case http::HeadCollector::State::NeedMore: return;
+            case http::HeadCollector::State::NeedMore:
+                return;
             case http::HeadCollector::State::Bad:
                 tally_.violations.push_back("an answer without a valid head");
                 waiting_ = false;
                 return stream_.close();
-            case http::HeadCollector::State::Complete: break;
+            case http::HeadCollector::State::Complete:
+                break;
         }
         Slice head = collector_.take_head();
         bytes = collector_.take_rest();
@@ -117,10 +134,12 @@ void SimClient::take(Slice bytes) {
         }
         reader_.start(head_.framing, head_.content_length);
         in_body_ = true;
-        if (head_.framing == http::Framing::Length && head_.content_length == 0) return answer_complete();
+        if (head_.framing == http::Framing::Length && head_.content_length == 0)
+            return answer_complete();
     }
     switch (reader_.feed(std::move(bytes), Delegate<void(Slice)>::to<&SimClient::append>(*this))) {
-        case http::BodyReader::State::NeedMore: return;
+        case http::BodyReader::State::NeedMore:
+            return;
         case http::BodyReader::State::Bad:
             tally_.violations.push_back("an answer with invalid framing");
             waiting_ = false;
@@ -140,19 +159,22 @@ void SimClient::answer_complete() {
             streamed_ ? expected_stream(id_, kSimEvents) : expected_plain(id_);
         // Comments are the server's to send or not.
         std::string got = body_;
-        for (auto at = got.find(": keep-alive\n\n"); at != std::string::npos; at = got.find(": keep-alive\n\n"))
+        for (auto at = got.find(": keep-alive\n\n"); at != std::string::npos;
+             at = got.find(": keep-alive\n\n"))
             got.erase(at, 14);
         if (got == expected) {
             ++tally_.right;
         } else {
-            tally_.violations.push_back("request " + std::to_string(id_) + ": wrong bytes in a complete answer: " +
-                                        got.substr(0, 300));
+            tally_.violations.push_back(
+                "request " + std::to_string(id_) +
+                ": wrong bytes in a complete answer: " + got.substr(0, 300));
         }
     } else {
         const bool known = head_.status == 400 || head_.status == 404 || head_.status == 429 ||
                            (head_.status >= 500 && head_.status <= 504);
         if (!known || body_.find("\"error\"") == std::string::npos)
-            tally_.violations.push_back("a strange refusal: " + std::to_string(head_.status) + " " + body_);
+            tally_.violations.push_back("a strange refusal: " + std::to_string(head_.status) + " " +
+                                        body_);
         ++tally_.refused;
     }
     const bool reusable = head_.keep_alive;
@@ -162,8 +184,8 @@ void SimClient::answer_complete() {
     stream_.close();
 }
 
-// The connection ended before the answer did. What came of it must be a beginning of the right answer, and if it ends
-// with an error event, that is the proxy's.
+// The connection ended before the answer did. What came of it must be a beginning of the right
+// answer, and if it ends with an error event, that is the proxy's.
 void SimClient::broken() {
     if (!waiting_) return;
     waiting_ = false;
@@ -172,11 +194,13 @@ void SimClient::broken() {
     std::string got = body_;
     const auto error = got.find("data: {\"error\"");
     if (error != std::string::npos) got.erase(error);
-    for (auto at = got.find(": keep-alive\n\n"); at != std::string::npos; at = got.find(": keep-alive\n\n"))
+    for (auto at = got.find(": keep-alive\n\n"); at != std::string::npos;
+         at = got.find(": keep-alive\n\n"))
         got.erase(at, 14);
     const std::string expected = streamed_ ? expected_stream(id_, kSimEvents) : expected_plain(id_);
     if (!std::string_view(expected).starts_with(got))
-        tally_.violations.push_back("request " + std::to_string(id_) + ": wrong bytes in a broken answer: " + got);
+        tally_.violations.push_back("request " + std::to_string(id_) +
+                                    ": wrong bytes in a broken answer: " + got);
 }
 
 void SimClient::on_end() {

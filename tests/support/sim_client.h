@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A client of the simulated proxy: sends requests, checks every byte of the answers, and is often rude.
+// A client of the simulated proxy: sends requests, checks every byte of the answers, and is often
+// rude.
 //
 // Threads: the loop's. Owns: its connection. Destroy it when done().
 #pragma once
@@ -17,18 +18,18 @@ namespace sluice::test {
 
 struct ClientTally {
     std::uint64_t asked = 0;
-    std::uint64_t right = 0;       // complete and exact
-    std::uint64_t refused = 0;     // complete, an error status with an error body
-    std::uint64_t broken = 0;      // visibly broken
-    std::uint64_t left = 0;        // the client left first
+    std::uint64_t right = 0;    // complete and exact
+    std::uint64_t refused = 0;  // complete, an error status with an error body
+    std::uint64_t broken = 0;   // visibly broken
+    std::uint64_t left = 0;     // the client left first
     std::vector<std::string> violations;
 };
 
 struct ClientManners {
-    double leave = 0;          // goes away at a random moment
-    double bad_request = 0;    // sends something the proxy must refuse
-    double slow_reader = 0;    // pauses reading
-    double smuggle_kv = 0.2;   // puts KV parameters of its own into the body
+    double leave = 0;         // goes away at a random moment
+    double bad_request = 0;   // sends something the proxy must refuse
+    double slow_reader = 0;   // pauses reading
+    double smuggle_kv = 0.2;  // puts KV parameters of its own into the body
     std::size_t filler_max = 2000;
 };
 

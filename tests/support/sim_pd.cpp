@@ -30,8 +30,8 @@ std::string role_event() {
 }
 
 std::string content_event(std::uint64_t id, int n) {
-    return "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"t" + std::to_string(id) + "." +
-           std::to_string(n) + "\"},\"finish_reason\":null}]}\n\n";
+    return "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"t" + std::to_string(id) +
+           "." + std::to_string(n) + "\"},\"finish_reason\":null}]}\n\n";
 }
 
 }  // namespace
@@ -60,7 +60,8 @@ std::string member_of(std::string_view body, std::string_view name) {
     return std::string(rest.substr(0, rest.find_first_of(",}")));
 }
 
-bool misbehave(RawConnection& connection, Rng& rng, const Misbehaviour& bad, std::string_view good) {
+bool misbehave(RawConnection& connection, Rng& rng, const Misbehaviour& bad,
+               std::string_view good) {
     const double dice = rng.unit();
     double edge = 0;
     const auto hit = [&](double share) { return dice < (edge += share); };
@@ -91,7 +92,8 @@ bool misbehave(RawConnection& connection, Rng& rng, const Misbehaviour& bad, std
     }
     if (hit(bad.garbage)) {
         std::string noise;
-        for (std::uint64_t i = rng.between(1, 300); i > 0; --i) noise += static_cast<char>(rng.below(256));
+        for (std::uint64_t i = rng.between(1, 300); i > 0; --i)
+            noise += static_cast<char>(rng.below(256));
         connection.send(noise);
         connection.close_when_sent();
         return true;
@@ -114,30 +116,40 @@ bool misbehave(RawConnection& connection, Rng& rng, const Misbehaviour& bad, std
 
 SimPrefill::SimPrefill(io::Loop& loop, Ledger& ledger, Rng& rng, const Misbehaviour& bad,
                        std::string engine_id, bool nixl)
-    : ledger_(ledger), rng_(rng), bad_(bad), engine_id_(std::move(engine_id)), nixl_(nixl),
+    : ledger_(ledger),
+      rng_(rng),
+      bad_(bad),
+      engine_id_(std::move(engine_id)),
+      nixl_(nixl),
       peer_(loop, [this](RawConnection& c, const RawRequest& r) { answer(c, r); }) {}
 
 void SimPrefill::answer(RawConnection& connection, const RawRequest& request) {
     const std::string id = member_of(request.body, "id");
-    if (member_of(request.body, "max_tokens") != "1" || member_of(request.body, "min_tokens") != "1")
+    if (member_of(request.body, "max_tokens") != "1" ||
+        member_of(request.body, "min_tokens") != "1")
         ledger_.violation("P was not asked for exactly one token: " + request.body.substr(0, 200));
     if (member_of(request.body, "stream") == "true") ledger_.violation("P was asked to stream");
     if (request.body.find("evil") != std::string::npos)
         ledger_.violation("a client's KV parameters reached P");
-    if (member_of(request.body, "do_remote_decode") != "true") ledger_.violation("P without its parameters");
+    if (member_of(request.body, "do_remote_decode") != "true")
+        ledger_.violation("P without its parameters");
 
-    std::string transfer = nixl_ ? "nixl-" + request.request_id : member_of(request.body, "transfer_id");
+    std::string transfer =
+        nixl_ ? "nixl-" + request.request_id : member_of(request.body, "transfer_id");
     Ledger::Transfer& entry = ledger_.transfers[transfer];
     if (++entry.prefills > 1) ledger_.violation("a transfer id was used twice on P: " + transfer);
     entry.prompt = id;
     entry.engine_id = engine_id_;
 
     const std::string params =
-        nixl_ ? R"({"do_remote_prefill":true,"do_remote_decode":false,"remote_block_ids":[[1,2]],"x":{"new":[1]},)"
-                R"("transfer_id":")" + transfer + "\",\"remote_engine_id\":\"" + engine_id_ + "\"}"
-              : std::string("null");
-    const std::string good = answer_of(
-        200, "application/json", R"({"choices":[{"text":"a"}],"kv_transfer_params":)" + params + "}");
+        nixl_
+            ? R"({"do_remote_prefill":true,"do_remote_decode":false,"remote_block_ids":[[1,2]],"x":{"new":[1]},)"
+              R"("transfer_id":")" +
+                  transfer + "\",\"remote_engine_id\":\"" + engine_id_ + "\"}"
+            : std::string("null");
+    const std::string good =
+        answer_of(200, "application/json",
+                  R"({"choices":[{"text":"a"}],"kv_transfer_params":)" + params + "}");
     const Duration delay = std::chrono::microseconds(rng_.below(20000));
     connection.after(delay, [this, &connection, good, transfer] {
         if (misbehave(connection, rng_, bad_, good)) return;
@@ -150,7 +162,9 @@ void SimPrefill::answer(RawConnection& connection, const RawRequest& request) {
 // -- decode
 
 SimDecode::SimDecode(io::Loop& loop, Ledger& ledger, Rng& rng, const Misbehaviour& bad)
-    : ledger_(ledger), rng_(rng), bad_(bad),
+    : ledger_(ledger),
+      rng_(rng),
+      bad_(bad),
       peer_(loop, [this](RawConnection& c, const RawRequest& r) { answer(c, r); }) {}
 
 void SimDecode::answer(RawConnection& connection, const RawRequest& request) {
@@ -165,10 +179,12 @@ void SimDecode::answer(RawConnection& connection, const RawRequest& request) {
     }
     Ledger::Transfer& entry = ledger_.transfers[transfer];
     if (++entry.decodes > 1) ledger_.violation("a transfer id was used twice on D: " + transfer);
-    if (member_of(request.body, "do_remote_prefill") != "true") ledger_.violation("D without its parameters");
-    connection.after(std::chrono::microseconds(rng_.below(5000)), [this, &connection, transfer, id, stream] {
-        wait_for_prefill(connection, transfer, id, stream, 0);
-    });
+    if (member_of(request.body, "do_remote_prefill") != "true")
+        ledger_.violation("D without its parameters");
+    connection.after(std::chrono::microseconds(rng_.below(5000)),
+                     [this, &connection, transfer, id, stream] {
+                         wait_for_prefill(connection, transfer, id, stream, 0);
+                     });
 }
 
 // A pull waits for its prefill, as in vLLM, here for two seconds.
@@ -203,8 +219,10 @@ void SimDecode::serve(RawConnection& connection, std::uint64_t id, bool stream) 
     }
     const std::string whole = head + chunk(expected_stream(id, kSimEvents)) + "0\r\n\r\n";
     if (rng_.chance(bad_.error_event)) {
-        connection.send(head + chunk(role_event() + "data: {\"error\":{\"message\":\"KV load failed\",\"type\":"
-                                     "\"InternalServerError\",\"param\":null,\"code\":500}}\n\n") +
+        connection.send(head +
+                        chunk(role_event() +
+                              "data: {\"error\":{\"message\":\"KV load failed\",\"type\":"
+                              "\"InternalServerError\",\"param\":null,\"code\":500}}\n\n") +
                         chunk("data: [DONE]\n\n") + "0\r\n\r\n");
         connection.next_request();
         return;
@@ -218,7 +236,8 @@ void SimDecode::serve(RawConnection& connection, std::uint64_t id, bool stream) 
     connection.send(head);
     if (rng_.chance(0.3)) connection.send(chunk(": keep-alive\n\n"));
     connection.send(chunk(role_event()));
-    const int cut_at = rng_.chance(bad_.close_mid_body) ? static_cast<int>(rng_.below(kSimEvents)) : -1;
+    const int cut_at =
+        rng_.chance(bad_.close_mid_body) ? static_cast<int>(rng_.below(kSimEvents)) : -1;
     stream_events(connection, id, 0, cut_at);
 }
 
@@ -234,9 +253,9 @@ void SimDecode::stream_events(RawConnection& connection, std::uint64_t id, int n
         return;
     }
     connection.send(chunk(content_event(id, next)));
-    connection.after(std::chrono::microseconds(rng_.below(3000)), [this, &connection, id, next, cut_at] {
-        stream_events(connection, id, next + 1, cut_at);
-    });
+    connection.after(
+        std::chrono::microseconds(rng_.below(3000)),
+        [this, &connection, id, next, cut_at] { stream_events(connection, id, next + 1, cut_at); });
 }
 
 }  // namespace sluice::test

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Prefill and decode instances for the simulated proxy: they answer rightly, or wrongly in every way they can think of.
+// Prefill and decode instances for the simulated proxy: they answer rightly, or wrongly in every
+// way they can think of.
 //
-// The answer to a request is a function of the prompt's number (its "id" member), so a client can check every byte. A ledger that
-// all instances share watches the hand-over: a transfer id is used once on P and once on D, D only gets
-// parameters that name a real prefill, and the legs' bodies are what the contract says.
-// Threads: one.
+// The answer to a request is a function of the prompt's number (its "id" member), so a client can
+// check every byte. A ledger that all instances share watches the hand-over: a transfer id is used
+// once on P and once on D, D only gets parameters that name a real prefill, and the legs' bodies
+// are what the contract says. Threads: one.
 #pragma once
 
 #include <functional>
@@ -19,17 +20,17 @@ namespace sluice::test {
 
 // How often an instance misbehaves, per request.
 struct Misbehaviour {
-    double hang = 0;             // takes the request and says nothing
+    double hang = 0;  // takes the request and says nothing
     double refuse_4xx = 0;
-    double back_pressure = 0;    // 429 or 503
+    double back_pressure = 0;  // 429 or 503
     double fail_5xx = 0;
-    double close_early = 0;      // closes without a byte
+    double close_early = 0;  // closes without a byte
     double close_mid_head = 0;
     double close_mid_body = 0;
     double garbage = 0;
     double answer_twice = 0;
-    double error_event = 0;      // D: 200, the role chunk, then an error
-    double no_content = 0;       // D: a stream without content
+    double error_event = 0;  // D: 200, the role chunk, then an error
+    double no_content = 0;   // D: a stream without content
 };
 
 struct Ledger {
@@ -52,8 +53,8 @@ std::string expected_plain(std::uint64_t id);
 
 class SimPrefill {
 public:
-    SimPrefill(io::Loop& loop, Ledger& ledger, Rng& rng, const Misbehaviour& bad, std::string engine_id,
-               bool nixl);
+    SimPrefill(io::Loop& loop, Ledger& ledger, Rng& rng, const Misbehaviour& bad,
+               std::string engine_id, bool nixl);
     RawHttpPeer& peer() { return peer_; }
 
 private:
@@ -84,7 +85,8 @@ private:
 };
 
 // Answers wrongly if the dice say so; true if it did.
-bool misbehave(RawConnection& connection, Rng& rng, const Misbehaviour& bad, std::string_view good_answer);
+bool misbehave(RawConnection& connection, Rng& rng, const Misbehaviour& bad,
+               std::string_view good_answer);
 
 // A member of a flat JSON body as text (a test's own bodies only), or "".
 std::string member_of(std::string_view body, std::string_view name);

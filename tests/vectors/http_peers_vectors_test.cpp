@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The HTTP vectors over connections: requests to a real Server, answers to a real UpstreamPool, on the simulated I/O.
-// What must come: the answers in order, and the connection kept or closed.
+// The HTTP vectors over connections: requests to a real Server, answers to a real UpstreamPool, on
+// the simulated I/O, and requests on the kernel's. What must come: the answers in order, and the
+// connection kept or closed.
 
 #include <gtest/gtest.h>
 
+#include "io/uring/uring_io.h"
 #include "support/http_bench.h"
 #include "support/http_vectors.h"
 
@@ -26,7 +28,8 @@ std::vector<Travel> travels() {
     cut.short_send = 0.3;
     cut.late_completion = 0.3;
     cut.reorder = 0.3;
-    return {{"whole", {}}, {"cut, seed 2", cut, 2}, {"cut, seed 3", cut, 3}, {"dripping", {}, 4, true}};
+    return {
+        {"whole", {}}, {"cut, seed 2", cut, 2}, {"cut, seed 3", cut, 3}, {"dripping", {}, 4, true}};
 }
 
 constexpr std::size_t kDripMax = 1500;
@@ -40,58 +43,105 @@ void send(Bench& bench, Recorder& from, const HttpVector& vector, bool drip) {
     }
 }
 
-void check_request(const HttpVector& vector, const Travel& travel) {
-    http::ServerOptions options;
-    options.body_bytes_max = kVectorBodyMax;
-    ServerBench bench(options, travel.faults, travel.seed);
-    Recorder& client = bench.connect();
+struct Expected {
+    explicit Expected(const HttpVector& vector) {
+        for (const Verdict& verdict : vector.verdicts) {
+            heads.push_back(verdict.kind == Kind::Accept && verdict.method == "HEAD");
+            answers += verdict.kind != Kind::More;
+            may_continue |= verdict.expect;
+        }
+        const Verdict& last = vector.verdicts.back();
+        closes = last.kind == Kind::Reject || (last.kind == Kind::Accept && !last.keep);
+    }
 
     std::vector<bool> heads;
-    std::size_t wanted = 0;
+    std::size_t answers = 0;
     bool may_continue = false;
-    for (const Verdict& verdict : vector.verdicts) {
-        heads.push_back(verdict.kind == Kind::Accept && verdict.method == "HEAD");
-        wanted += verdict.kind != Kind::More;
-        may_continue |= verdict.expect;
-    }
-    const Verdict& last = vector.verdicts.back();
-    const bool closes = last.kind == Kind::Reject || (last.kind == Kind::Accept && !last.keep);
+    bool closes = false;
+};
 
-    send(bench, client, vector, travel.drip);
-    bench.run_for(std::chrono::milliseconds(200));
+http::ServerOptions server_options() {
+    http::ServerOptions options;
+    options.body_bytes_max = kVectorBodyMax;
+    return options;
+}
+
+void verify(const HttpVector& vector, const Expected& expected, const Recorder& client,
+            const ScriptedHandler& handler, bool in_pieces) {
     EXPECT_EQ(client.breaks, 0) << "the answer has to be readable";
-    EXPECT_EQ(client.ends, closes ? 1 : 0);
-
-    auto answers = parse_answers(client.received, client.ends > 0, heads);
-    const auto interim = std::erase_if(answers, [](const Answer& answer) { return answer.status == 100; });
-    const bool in_pieces = travel.drip || travel.faults.split_read > 0;
-    EXPECT_TRUE(interim == 0 || (may_continue && in_pieces)) << interim;
-    ASSERT_EQ(answers.size(), wanted) << client.received.substr(0, 2000);
+    EXPECT_EQ(client.ends, expected.closes ? 1 : 0);
+    auto answers = parse_answers(client.received, client.ends > 0, expected.heads);
+    const auto interim =
+        std::erase_if(answers, [](const Answer& answer) { return answer.status == 100; });
+    EXPECT_TRUE(interim == 0 || (expected.may_continue && in_pieces)) << interim;
+    ASSERT_EQ(answers.size(), expected.answers) << client.received.substr(0, 2000);
     std::size_t accepted = 0;
-    for (std::size_t i = 0; i < wanted; ++i) {
+    for (std::size_t i = 0; i < expected.answers; ++i) {
         const Verdict& verdict = vector.verdicts[i];
         const bool ok = verdict.kind == Kind::Accept;
         accepted += ok;
-        EXPECT_EQ(answers[i].status, ok ? 200 : verdict.status) << answers[i].head << answers[i].body;
+        EXPECT_EQ(answers[i].status, ok ? 200 : verdict.status)
+            << answers[i].head << answers[i].body;
         EXPECT_TRUE(answers[i].whole);
-        if (heads[i]) {
+        if (expected.heads[i]) {
             EXPECT_EQ(answers[i].body, "");
         } else if (ok) {
-            EXPECT_EQ(answers[i].body, ScriptedHandler::echo_of(verdict.method, verdict.path, verdict.body));
+            EXPECT_EQ(answers[i].body,
+                      ScriptedHandler::echo_of(verdict.method, verdict.path, verdict.body));
         } else {
             EXPECT_TRUE(answers[i].body.starts_with("{\"error\":{\"message\":")) << answers[i].body;
         }
         const bool said_close = answers[i].field("Connection") == "close";
-        EXPECT_EQ(said_close, closes && i + 1 == wanted);
+        EXPECT_EQ(said_close, expected.closes && i + 1 == expected.answers);
     }
-    EXPECT_EQ(bench.handler.requests.size(), accepted);
-    EXPECT_EQ(bench.handler.refused.size(), wanted - accepted);
-    EXPECT_EQ(bench.handler.gone, 0);
+    EXPECT_EQ(handler.requests.size(), accepted);
+    EXPECT_EQ(handler.refused.size(), expected.answers - accepted);
+    EXPECT_EQ(handler.gone, 0);
+}
+
+void check_request(const HttpVector& vector, const Travel& travel) {
+    ServerBench bench(server_options(), travel.faults, travel.seed);
+    Recorder& client = bench.connect();
+    send(bench, client, vector, travel.drip);
+    bench.run_for(std::chrono::milliseconds(200));
+    verify(vector, Expected(vector), client, bench.handler,
+           travel.drip || travel.faults.split_read > 0);
+}
+
+// Server and client on one loop of the kernel's I/O.
+void check_request_on(io::Loop& loop, const HttpVector& vector) {
+    ScriptedHandler handler;
+    http::Server server(loop, handler, server_options(), 10);
+    const io::Socket listener = *loop.io().listen(*io::Address::from_ip("127.0.0.1", 0), false);
+    const io::Address address = *loop.io().local_address(listener);
+    server.add_listener(listener);
+    Recorder client(loop);
+    ASSERT_TRUE(client.stream.connect(address));
+    client.stream.set_reading(true);
+    client.send(vector.bytes);
+
+    const Expected expected(vector);
+    const auto run = [&](std::chrono::milliseconds most, const std::function<bool()>& done) {
+        const Instant end = MonotonicClock::now() + most;
+        while (!done() && MonotonicClock::now() < end) loop.run_turn(std::chrono::milliseconds(1));
+    };
+    run(std::chrono::seconds(5), [&] {
+        return client.ends + client.breaks > 0 ||
+               (!expected.closes && handler.requests.size() >= expected.answers &&
+                client.stream.unsent() == 0);
+    });
+    if (!expected.closes) run(std::chrono::milliseconds(3), [] { return false; });
+    verify(vector, expected, client, handler, true);
+    client.close();
+    server.shut_down();
+    run(std::chrono::seconds(5), [&] { return client.stream.idle() && server.finished(); });
+    ASSERT_TRUE(server.finished());
 }
 
 void check_answer(const HttpVector& vector, const Travel& travel) {
     ClientBench bench({}, travel.faults, travel.seed);
-    Asker& asker = bench.start(vector.to_head ? "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n" : kGet, vector.to_head);
+    Asker& asker =
+        bench.start(vector.to_head ? "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n" : kGet, vector.to_head);
     ASSERT_TRUE(bench.run_until_received(0, kGet.size()));
     Recorder& upstream = bench.upstream_end();
     send(bench, upstream, vector, travel.drip);
@@ -119,16 +169,34 @@ void check_answer(const HttpVector& vector, const Travel& travel) {
 TEST(HttpPeersVectors, Requests) {
     for (const Travel& travel : travels())
         for (const HttpVector& vector : load_http_vectors()) {
-            if (vector.is_copy || !vector.is_request || (travel.drip && vector.bytes.size() > kDripMax)) continue;
+            if (vector.is_copy || !vector.is_request ||
+                (travel.drip && vector.bytes.size() > kDripMax))
+                continue;
             SCOPED_TRACE(vector.place + " " + vector.name + ", " + travel.name);
             check_request(vector, travel);
         }
 }
 
+TEST(HttpPeersVectors, RequestsThroughTheKernel) {
+    io::UringOptions options;
+    options.capabilities = io::probe_uring();
+    auto made = io::UringIo::create(options);
+    if (!made) GTEST_SKIP() << "no usable io_uring here";
+    io::Loop loop(**made);
+    for (const HttpVector& vector : load_http_vectors()) {
+        if (vector.is_copy || !vector.is_request) continue;
+        SCOPED_TRACE(vector.place + " " + vector.name);
+        check_request_on(loop, vector);
+    }
+    EXPECT_EQ((*made)->buffers().buffers_in_use(), limits::kProvidedPages);
+}
+
 TEST(HttpPeersVectors, Answers) {
     for (const Travel& travel : travels())
         for (const HttpVector& vector : load_http_vectors()) {
-            if (vector.is_copy || vector.is_request || (travel.drip && vector.bytes.size() > kDripMax)) continue;
+            if (vector.is_copy || vector.is_request ||
+                (travel.drip && vector.bytes.size() > kDripMax))
+                continue;
             SCOPED_TRACE(vector.place + " " + vector.name + ", " + travel.name);
             check_answer(vector, travel);
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The HTTP vectors through the collector, the parsers and the body reader: whole, cut in two at every byte, and byte by
-// byte. The verdict is the same each time.
+// The HTTP vectors through the collector, the parsers and the body reader: whole, cut in two at
+// every byte, and byte by byte. The verdict is the same each time.
 
 #include <gtest/gtest.h>
 
@@ -27,10 +27,14 @@ Slice slice_of(BufferPool& pool, std::string_view text) {
 
 std::string name_of(Framing framing) {
     switch (framing) {
-        case Framing::None: return "none";
-        case Framing::Length: return "length";
-        case Framing::Chunked: return "chunked";
-        case Framing::UntilClose: return "close";
+        case Framing::None:
+            return "none";
+        case Framing::Length:
+            return "length";
+        case Framing::Chunked:
+            return "chunked";
+        case Framing::UntilClose:
+            return "close";
     }
     return {};
 }
@@ -46,7 +50,8 @@ public:
 
     void feed(std::string_view bytes) {
         Slice rest = slice_of(pool_, bytes);
-        while (!rest.empty() && !over_) rest = in_body_ ? take_body(std::move(rest)) : take_head(std::move(rest));
+        while (!rest.empty() && !over_)
+            rest = in_body_ ? take_body(std::move(rest)) : take_head(std::move(rest));
     }
 
     void end() {
@@ -77,9 +82,12 @@ private:
 
     Slice take_head(Slice bytes) {
         switch (collector_.feed(std::move(bytes), pool_)) {
-            case HeadCollector::State::NeedMore: return {};
-            case HeadCollector::State::Bad: return refuse(vector_.is_request ? collector_.error().status : 502);
-            case HeadCollector::State::Complete: break;
+            case HeadCollector::State::NeedMore:
+                return {};
+            case HeadCollector::State::Bad:
+                return refuse(vector_.is_request ? collector_.error().status : 502);
+            case HeadCollector::State::Complete:
+                break;
         }
         Slice head = collector_.take_head();
         Slice rest = collector_.take_rest();
@@ -91,8 +99,10 @@ private:
     }
 
     Slice take_request(Slice head, Slice rest) {
-        if (const auto error = http::parse_request_head(std::move(head), request_)) return refuse(error->status);
-        if (request_.framing == Framing::Length && request_.content_length > kVectorBodyMax) return refuse(413);
+        if (const auto error = http::parse_request_head(std::move(head), request_))
+            return refuse(error->status);
+        if (request_.framing == Framing::Length && request_.content_length > kVectorBodyMax)
+            return refuse(413);
         now_.method = request_.method;
         now_.path = request_.path;
         now_.query = request_.query;
@@ -104,9 +114,11 @@ private:
     }
 
     Slice take_response(Slice head, Slice rest) {
-        if (http::parse_response_head(std::move(head), vector_.to_head, response_)) return refuse(502);
+        if (http::parse_response_head(std::move(head), vector_.to_head, response_))
+            return refuse(502);
         const bool interim = response_.status < 200;
-        if (response_.status == 101 || (interim && ++interim_ > limits::kInterimResponsesMax)) return refuse(502);
+        if (response_.status == 101 || (interim && ++interim_ > limits::kInterimResponsesMax))
+            return refuse(502);
         now_.status = response_.status;
         now_.minor_version = response_.minor_version;
         note(response_.fields);
@@ -128,12 +140,14 @@ private:
         now_.framing = name_of(framing);
         reader_.start(framing, length);
         in_body_ = true;
-        if (framing == Framing::None || (framing == Framing::Length && length == 0)) return complete(std::move(rest));
+        if (framing == Framing::None || (framing == Framing::Length && length == 0))
+            return complete(std::move(rest));
         return rest;
     }
 
     Slice take_body(Slice bytes) {
-        const auto state = reader_.feed(std::move(bytes), Delegate<void(Slice)>::to<&Connection::append>(*this));
+        const auto state =
+            reader_.feed(std::move(bytes), Delegate<void(Slice)>::to<&Connection::append>(*this));
         if (vector_.is_request && now_.body.size() > kVectorBodyMax) return refuse(413);
         if (state == BodyReader::State::Bad) return refuse(vector_.is_request ? 400 : 502);
         if (state == BodyReader::State::NeedMore) return {};
@@ -185,7 +199,8 @@ void check(const HttpVector& vector, const std::vector<std::size_t>& cuts) {
     connection.end();
     if (vector.is_copy) {
         std::string expected;
-        for (const std::string& field : vector.fields) expected += field + (field.back() == ':' ? " \r\n" : "\r\n");
+        for (const std::string& field : vector.fields)
+            expected += field + (field.back() == ':' ? " \r\n" : "\r\n");
         EXPECT_EQ(connection.copied, expected);
         return;
     }

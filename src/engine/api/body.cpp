@@ -16,8 +16,10 @@ bool too_deep(std::string_view text) {
     for (std::size_t i = 0; i < text.size(); ++i) {
         const char c = text[i];
         if (in_string) {
-            if (c == '\\') ++i;
-            else if (c == '"') in_string = false;
+            if (c == '\\')
+                ++i;
+            else if (c == '"')
+                in_string = false;
         } else if (c == '"') {
             in_string = true;
         } else if (c == '[' || c == '{') {
@@ -34,19 +36,23 @@ bool too_deep(std::string_view text) {
 std::expected<Json, ApiError> parse_body(std::string_view text) {
     if (text.find_first_not_of(" \t\r\n") == std::string_view::npos)
         return std::unexpected(invalid_body("missing", "", "Field required"));
-    if (too_deep(text)) return std::unexpected(invalid_body("json_invalid", "0", "JSON decode error"));
+    if (too_deep(text))
+        return std::unexpected(invalid_body("json_invalid", "0", "JSON decode error"));
     Json body;
     try {
         body = Json::parse(text);
     } catch (const Json::parse_error& error) {
         const std::size_t place = error.byte > 0 ? error.byte - 1 : 0;
-        return std::unexpected(invalid_body("json_invalid", std::to_string(place), "JSON decode error"));
+        return std::unexpected(
+            invalid_body("json_invalid", std::to_string(place), "JSON decode error"));
     } catch (const Json::exception&) {
-        return std::unexpected(invalid_body("json_invalid", "0", "JSON decode error"));  // a number out of range
+        return std::unexpected(
+            invalid_body("json_invalid", "0", "JSON decode error"));  // a number out of range
     }
     if (!body.is_object())
         return std::unexpected(
-            invalid_body("model_attributes_type", "", "Input should be a valid dictionary or object to extract fields from"));
+            invalid_body("model_attributes_type", "",
+                         "Input should be a valid dictionary or object to extract fields from"));
     return body;
 }
 
@@ -65,9 +71,11 @@ std::optional<std::int64_t> integer_member(const Json& object, const char* name)
     if (value->is_number_integer()) return value->get<std::int64_t>();
     if (value->is_number_float()) {
         const double number = value->get<double>();
-        if (std::floor(number) == number && std::fabs(number) < 9e15) return static_cast<std::int64_t>(number);
-        refuse(invalid_body("int_from_float", name,
-                            "Input should be a valid integer, got a number with a fractional part"));
+        if (std::floor(number) == number && std::fabs(number) < 9e15)
+            return static_cast<std::int64_t>(number);
+        refuse(
+            invalid_body("int_from_float", name,
+                         "Input should be a valid integer, got a number with a fractional part"));
     }
     if (value->is_boolean()) return value->get<bool>() ? 1 : 0;
     refuse(invalid_body("int_type", name, "Input should be a valid integer"));
@@ -76,7 +84,8 @@ std::optional<std::int64_t> integer_member(const Json& object, const char* name)
 std::optional<double> number_member(const Json& object, const char* name) {
     const Json* value = find_member(object, name);
     if (value == nullptr) return std::nullopt;
-    if (!value->is_number()) refuse(invalid_body("float_type", name, "Input should be a valid number"));
+    if (!value->is_number())
+        refuse(invalid_body("float_type", name, "Input should be a valid number"));
     return value->get<double>();
 }
 
@@ -84,18 +93,22 @@ bool bool_member(const Json& object, const char* name, bool otherwise) {
     const Json* value = find_member(object, name);
     if (value == nullptr) return otherwise;
     if (value->is_number_integer() && (*value == 0 || *value == 1)) return *value == 1;
-    if (!value->is_boolean()) refuse(invalid_body("bool_type", name, "Input should be a valid boolean"));
+    if (!value->is_boolean())
+        refuse(invalid_body("bool_type", name, "Input should be a valid boolean"));
     return value->get<bool>();
 }
 
 std::optional<std::string> string_member(const Json& object, const char* name) {
     const Json* value = find_member(object, name);
     if (value == nullptr) return std::nullopt;
-    if (!value->is_string()) refuse(invalid_body("string_type", name, "Input should be a valid string"));
+    if (!value->is_string())
+        refuse(invalid_body("string_type", name, "Input should be a valid string"));
     return value->get<std::string>();
 }
 
-std::string stable_text(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string stable_text(const Json& value) {
+    return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 
 // -- KV parameters
 
@@ -118,7 +131,8 @@ void read_block_ids(const Json& object, std::vector<std::uint32_t>& blocks) {
     if (found == object.end() || !found->is_array()) return;
     const auto take = [&](const Json& list) {
         for (const Json& block : list)
-            if (block.is_number_unsigned()) blocks.push_back(static_cast<std::uint32_t>(block.get<std::uint64_t>()));
+            if (block.is_number_unsigned())
+                blocks.push_back(static_cast<std::uint32_t>(block.get<std::uint64_t>()));
     };
     take(*found);
     for (const Json& group : *found)
@@ -131,7 +145,8 @@ std::shared_ptr<const KvParams> read_kv_params(const Json& body) {
     const Json* object = find_member(body, "kv_transfer_params");
     if (object == nullptr) return nullptr;
     if (!object->is_object())
-        refuse(invalid_body("dict_type", "kv_transfer_params", "Input should be a valid dictionary"));
+        refuse(
+            invalid_body("dict_type", "kv_transfer_params", "Input should be a valid dictionary"));
     auto params = std::make_shared<KvParams>();
     params->do_remote_decode = loose_bool(*object, "do_remote_decode");
     params->do_remote_prefill = loose_bool(*object, "do_remote_prefill");
@@ -154,10 +169,13 @@ std::shared_ptr<const KvParams> read_kv_params(const Json& body) {
         std::vector<std::uint32_t> tokens;
         if (ids->is_array())
             for (const Json& id : *ids)
-                if (id.is_number_unsigned()) tokens.push_back(static_cast<std::uint32_t>(id.get<std::uint64_t>()));
+                if (id.is_number_unsigned())
+                    tokens.push_back(static_cast<std::uint32_t>(id.get<std::uint64_t>()));
         if (tokens.empty() || tokens.size() != ids->size())
-            refuse(bad_request("kv_transfer_params.prompt_token_ids must be a non-empty list of non-negative integers.",
-                               "kv_transfer_params"));
+            refuse(
+                bad_request("kv_transfer_params.prompt_token_ids must be a non-empty list of "
+                            "non-negative integers.",
+                            "kv_transfer_params"));
         params->prompt_token_ids = std::move(tokens);
     }
     return params;
@@ -168,11 +186,13 @@ std::shared_ptr<const KvParams> read_kv_params(const Json& body) {
 void PromptBuilder::add_json(const Json& value) { text_ += stable_text(value); }
 
 void PromptBuilder::shape(const Json& body, const char* name) {
-    if (const Json* value = find_member(body, name)) shape_ += std::string(name) + "=" + stable_text(*value) + "\n";
+    if (const Json* value = find_member(body, name))
+        shape_ += std::string(name) + "=" + stable_text(*value) + "\n";
 }
 
 Prompt PromptBuilder::finish(const Json& body, bool keep_text, bool keep_ids) {
-    for (const char* name : {"truncate_prompt_tokens", "cache_salt", "mm_processor_kwargs", "add_special_tokens"})
+    for (const char* name :
+         {"truncate_prompt_tokens", "cache_salt", "mm_processor_kwargs", "add_special_tokens"})
         shape(body, name);
     Prompt prompt;
     if (tokens_) text_ = detokenize(*tokens_);
@@ -206,7 +226,9 @@ void read_tools(PromptBuilder& prompt, const Json& body, const EngineOptions& op
         refuse(bad_request("tool_choice=\"required\" requires --tool-call-parser to be set"));
     const bool automatic = has_tools && (choice == nullptr || *choice == "auto");
     if (automatic && !options.tool_parser && find_member(body, "messages") != nullptr)
-        refuse(bad_request("\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set"));
+        refuse(
+            bad_request("\"auto\" tool choice requires --enable-auto-tool-choice and "
+                        "--tool-call-parser to be set"));
     const bool none = choice != nullptr && *choice == "none";
     if (has_tools && !none) {
         prompt.add_text("<tools>");

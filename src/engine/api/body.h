@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reads members of a JSON body as vLLM's request models do: wrong types are a 400 that names the member.
+// Reads members of a JSON body as vLLM's request models do: wrong types are a 400 that names the
+// member.
 //
 // Private to the files that read bodies, since it brings in all of nlohmann/json.
 // Threads: one. Errors: ApiError, thrown within these files only and caught by read_request().

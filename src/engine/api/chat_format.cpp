@@ -16,9 +16,17 @@ public:
         json.key("choices").begin_array();
         for (const Choice& choice : answer.choices) {
             json.begin_object().member("index", choice.index).key("message").begin_object();
-            json.member("role", "assistant").member("content", choice.text).member("refusal", nullptr);
-            json.member("annotations", nullptr).member("audio", nullptr).member("function_call", nullptr);
-            json.key("tool_calls").begin_array().end_array().member("reasoning", nullptr).end_object();
+            json.member("role", "assistant")
+                .member("content", choice.text)
+                .member("refusal", nullptr);
+            json.member("annotations", nullptr)
+                .member("audio", nullptr)
+                .member("function_call", nullptr);
+            json.key("tool_calls")
+                .begin_array()
+                .end_array()
+                .member("reasoning", nullptr)
+                .end_object();
             json.member("logprobs", nullptr).member("finish_reason", finish_name(choice.finish));
             append_stop_reason(json, choice);
             append_token_ids(json, answer, choice.token_ids);
@@ -31,11 +39,16 @@ public:
         return std::move(json.end_object().text);
     }
 
-    void delta(Answer& answer, Choice& choice, std::string_view text, std::string& out) const override {
+    void delta(Answer& answer, Choice& choice, std::string_view text,
+               std::string& out) const override {
         append_role(answer, choice, out);
         JsonText json;
         open_chunk(json, answer, choice);
-        json.key("delta").begin_object().member("content", text).end_object().member("logprobs", nullptr);
+        json.key("delta")
+            .begin_object()
+            .member("content", text)
+            .end_object()
+            .member("logprobs", nullptr);
         if (choice.finish == FinishReason::None) {
             json.member("finish_reason", nullptr);
         } else {
@@ -52,14 +65,16 @@ public:
         if (answer.request.include_usage) {
             JsonText json;
             open(json, answer, "chat.completion.chunk");
-            json.key("choices").begin_array().end_array().raw_member("usage", usage_json(answer, true));
+            json.key("choices").begin_array().end_array().raw_member("usage",
+                                                                     usage_json(answer, true));
             append_data_event(out, json.end_object().text);
         }
         append_data_event(out, "[DONE]");
     }
 
     // The role chunk belongs to the first output, also when that is an error.
-    void error_event(Answer& answer, Choice* choice, const ApiError& error, std::string& out) const override {
+    void error_event(Answer& answer, Choice* choice, const ApiError& error,
+                     std::string& out) const override {
         if (choice != nullptr) append_role(answer, *choice, out);
         append_data_event(out, error_event_json(error));
         append_data_event(out, "[DONE]");
@@ -78,7 +93,8 @@ private:
 
     static void close_chunk(JsonText& json, const Answer& answer, bool finish, std::string& out) {
         if (answer.request.continuous_usage) json.raw_member("usage", usage_json(answer, true));
-        if (answer.kv_params_in_events) json.raw_member("kv_transfer_params", finish ? answer.kv_params : "null");
+        if (answer.kv_params_in_events)
+            json.raw_member("kv_transfer_params", finish ? answer.kv_params : "null");
         append_data_event(out, json.end_object().text);
     }
 
@@ -98,7 +114,11 @@ private:
         choice.begun = true;
         JsonText json;
         open_chunk(json, answer, choice);
-        json.key("delta").begin_object().member("role", "assistant").member("content", "").end_object();
+        json.key("delta")
+            .begin_object()
+            .member("role", "assistant")
+            .member("content", "")
+            .end_object();
         json.member("logprobs", nullptr).member("finish_reason", nullptr).end_object().end_array();
         append_prompt_ids(json, answer);
         json.member("prompt_text", nullptr);

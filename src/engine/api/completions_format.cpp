@@ -18,7 +18,10 @@ public:
             std::string text;
             if (answer.request.echo) text = answer.request.prompts[choice.prompt].text;
             text += choice.text;
-            json.begin_object().member("index", choice.index).member("text", text).member("logprobs", nullptr);
+            json.begin_object()
+                .member("index", choice.index)
+                .member("text", text)
+                .member("logprobs", nullptr);
             json.member("finish_reason", finish_name(choice.finish));
             append_stop_reason(json, choice);
             append_token_ids(json, answer, choice.token_ids);
@@ -27,11 +30,13 @@ public:
             json.end_object();
         }
         json.end_array().member("service_tier", nullptr).member("system_fingerprint", nullptr);
-        json.raw_member("usage", usage_json(answer, false)).raw_member("kv_transfer_params", answer.kv_params);
+        json.raw_member("usage", usage_json(answer, false))
+            .raw_member("kv_transfer_params", answer.kv_params);
         return std::move(json.end_object().text);
     }
 
-    void delta(Answer& answer, Choice& choice, std::string_view text, std::string& out) const override {
+    void delta(Answer& answer, Choice& choice, std::string_view text,
+               std::string& out) const override {
         JsonText json;
         open(json, answer);
         json.key("choices").begin_array().begin_object().member("index", choice.index);
@@ -53,7 +58,8 @@ public:
         json.end_object().end_array();
         if (answer.request.continuous_usage) json.raw_member("usage", usage_json(answer, true));
         if (answer.kv_params_in_events)
-            json.raw_member("kv_transfer_params", choice.finish == FinishReason::None ? "null" : answer.kv_params);
+            json.raw_member("kv_transfer_params",
+                            choice.finish == FinishReason::None ? "null" : answer.kv_params);
         append_data_event(out, json.end_object().text);
     }
 
@@ -61,7 +67,8 @@ public:
         if (answer.request.include_usage) {
             JsonText json;
             open(json, answer);
-            json.key("choices").begin_array().end_array().raw_member("usage", usage_json(answer, true));
+            json.key("choices").begin_array().end_array().raw_member("usage",
+                                                                     usage_json(answer, true));
             append_data_event(out, json.end_object().text);
         }
         append_data_event(out, "[DONE]");

@@ -20,25 +20,39 @@ ApiError invalid_body(std::string type, std::string place, std::string message) 
     location += ")";
     ApiError error;
     error.type = "Bad Request";
-    error.message = "1 validation error:\n  {'type': '" + type + "', 'loc': " + location + ", 'msg': '" + message + "'}";
+    error.message = "1 validation error:\n  {'type': '" + type + "', 'loc': " + location +
+                    ", 'msg': '" + message + "'}";
     error.param = place.empty() ? "body" : "body." + place;
     return error;
 }
 
-ApiError not_found_model(std::string message) { return {404, "NotFoundError", std::move(message), "model"}; }
+ApiError not_found_model(std::string message) {
+    return {404, "NotFoundError", std::move(message), "model"};
+}
 
-ApiError internal_error(std::string message) { return {500, "InternalServerError", std::move(message), std::nullopt}; }
+ApiError internal_error(std::string message) {
+    return {500, "InternalServerError", std::move(message), std::nullopt};
+}
 
 ApiError error_of_status(std::uint16_t status, std::string message) {
     ApiError error;
     error.status = status;
     switch (status) {
-        case 400: error.type = "BadRequestError"; break;
-        case 404: error.type = "NotFoundError"; break;
-        case 500: error.type = "InternalServerError"; break;
+        case 400:
+            error.type = "BadRequestError";
+            break;
+        case 404:
+            error.type = "NotFoundError";
+            break;
+        case 500:
+            error.type = "InternalServerError";
+            break;
         case 429:
-        case 503: error.type = status == 503 ? "Service Unavailable" : "Too Many Requests"; break;
-        default: error.type = http::error_type_of(status);
+        case 503:
+            error.type = status == 503 ? "Service Unavailable" : "Too Many Requests";
+            break;
+        default:
+            error.type = http::error_type_of(status);
     }
     error.message = message.empty() ? std::string(http::reason_of(status)) : std::move(message);
     return error;
@@ -46,7 +60,11 @@ ApiError error_of_status(std::uint16_t status, std::string message) {
 
 std::string error_json(const ApiError& error) {
     JsonText json;
-    json.begin_object().key("error").begin_object().member("message", error.message).member("type", error.type);
+    json.begin_object()
+        .key("error")
+        .begin_object()
+        .member("message", error.message)
+        .member("type", error.type);
     if (error.param) {
         json.member("param", *error.param);
     } else {

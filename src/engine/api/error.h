@@ -18,7 +18,8 @@ struct ApiError {
 
 // What vLLM's own checks find.
 ApiError bad_request(std::string message, std::optional<std::string> param = std::nullopt);
-// What its request model (pydantic) finds; `place` is the path in the body, e.g. "messages" or "10".
+// What its request model (pydantic) finds; `place` is the path in the body, e.g. "messages" or
+// "10".
 ApiError invalid_body(std::string type, std::string place, std::string message);
 ApiError not_found_model(std::string message);
 ApiError internal_error(std::string message = "Internal server error");

@@ -5,21 +5,30 @@ namespace sluice::engine {
 
 const Format& format_of(Api api) {
     switch (api) {
-        case Api::Chat: return chat_format();
-        case Api::Completions: return completions_format();
-        case Api::Responses: return responses_format();
-        case Api::Messages: return messages_format();
+        case Api::Chat:
+            return chat_format();
+        case Api::Completions:
+            return completions_format();
+        case Api::Responses:
+            return responses_format();
+        case Api::Messages:
+            return messages_format();
     }
     return chat_format();
 }
 
 std::string_view finish_name(FinishReason reason) {
     switch (reason) {
-        case FinishReason::None: return "";
-        case FinishReason::Stop: return "stop";
-        case FinishReason::Length: return "length";
-        case FinishReason::Abort: return "abort";
-        case FinishReason::Error: return "error";
+        case FinishReason::None:
+            return "";
+        case FinishReason::Stop:
+            return "stop";
+        case FinishReason::Length:
+            return "length";
+        case FinishReason::Abort:
+            return "abort";
+        case FinishReason::Error:
+            return "error";
     }
     return "";
 }
@@ -39,7 +48,9 @@ std::uint32_t completion_tokens(const Answer& answer) {
 // D reports what the proxy says P had cached; with Mooncake it counts what came over the wire.
 std::uint32_t cached_tokens(const Answer& answer) {
     const KvParams* kv = answer.request.kv.get();
-    if (kv == nullptr || !kv->do_remote_prefill || answer.options.kv.connector == ConnectorKind::None) return 0;
+    if (kv == nullptr || !kv->do_remote_prefill ||
+        answer.options.kv.connector == ConnectorKind::None)
+        return 0;
     return kv->remote_prefill_cached_tokens.value_or(prompt_tokens(answer));
 }
 
@@ -80,7 +91,9 @@ void append_stop_reason(JsonText& json, const Choice& choice) {
     }
 }
 
-void append_data_event(std::string& out, std::string_view data) { out.append("data: ").append(data).append("\n\n"); }
+void append_data_event(std::string& out, std::string_view data) {
+    out.append("data: ").append(data).append("\n\n");
+}
 
 void append_named_event(std::string& out, std::string_view name, std::string_view data) {
     out.append("event: ").append(name).append("\ndata: ").append(data).append("\n\n");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How an API writes its answers: whole, and as a stream's events. One file an API (api/*_format.cpp).
-// Threads: one (no state of their own). Owns: nothing.
+// How an API writes its answers: whole, and as a stream's events. One file an API
+// (api/*_format.cpp). Threads: one (no state of their own). Owns: nothing.
 #pragma once
 
 #include <string>
@@ -37,9 +37,9 @@ struct Answer {
     std::int64_t created = 0;
     std::string model;
     std::vector<Choice> choices;
-    std::string kv_params = "null";  // what the connector returned for the first prompt
+    std::string kv_params = "null";   // what the connector returned for the first prompt
     bool kv_params_in_events = true;  // since 0.33
-    std::uint32_t events = 0;        // written so far, for APIs that number them
+    std::uint32_t events = 0;         // written so far, for APIs that number them
 };
 
 class Format {
@@ -53,10 +53,12 @@ public:
     // -- a stream: begin() once, before the first delta() or error(); each appends whole events.
     virtual void begin(Answer&, std::string&) const {}
     // New text of a choice, and its end if it has finished.
-    virtual void delta(Answer& answer, Choice& choice, std::string_view text, std::string& out) const = 0;
+    virtual void delta(Answer& answer, Choice& choice, std::string_view text,
+                       std::string& out) const = 0;
     virtual void end(Answer& answer, std::string& out) const = 0;
     // Of a choice, or of the whole stream; nothing comes after it.
-    virtual void error_event(Answer& answer, Choice* choice, const ApiError& error, std::string& out) const = 0;
+    virtual void error_event(Answer& answer, Choice* choice, const ApiError& error,
+                             std::string& out) const = 0;
 };
 
 const Format& format_of(Api api);

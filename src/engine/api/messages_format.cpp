@@ -14,7 +14,11 @@ public:
         const Choice& choice = answer.choices.front();
         JsonText json;
         open_message(json, answer);
-        json.key("content").begin_array().begin_object().member("type", "text").member("text", choice.text);
+        json.key("content")
+            .begin_array()
+            .begin_object()
+            .member("type", "text")
+            .member("text", choice.text);
         json.end_object().end_array();
         append_stop(json, choice);
         append_usage(json, answer, completion_tokens(answer));
@@ -29,7 +33,8 @@ public:
         return std::move(json.end_object().end_object().text);
     }
 
-    void delta(Answer& answer, Choice& choice, std::string_view text, std::string& out) const override {
+    void delta(Answer& answer, Choice& choice, std::string_view text,
+               std::string& out) const override {
         append_start(answer, choice, out);
         if (!text.empty()) {
             JsonText json;
@@ -60,16 +65,24 @@ public:
 private:
     static std::string_view type_of(const ApiError& error) {
         switch (error.status) {
-            case 401: return "authentication_error";
-            case 404: return "not_found_error";
-            case 429: return "rate_limit_error";
-            case 503: return "overloaded_error";
-            default: return error.status < 500 ? "invalid_request_error" : "internal_error";
+            case 401:
+                return "authentication_error";
+            case 404:
+                return "not_found_error";
+            case 429:
+                return "rate_limit_error";
+            case 503:
+                return "overloaded_error";
+            default:
+                return error.status < 500 ? "invalid_request_error" : "internal_error";
         }
     }
 
     static void open_message(JsonText& json, const Answer& answer) {
-        json.begin_object().member("id", answer.id).member("type", "message").member("role", "assistant");
+        json.begin_object()
+            .member("id", answer.id)
+            .member("type", "message")
+            .member("role", "assistant");
         json.member("model", answer.model);
     }
 

@@ -14,7 +14,8 @@ void check_model(const GenerateRequest& request, const EngineOptions& options) {
         if (name == request.model) return;
     std::string aliases;
     for (const std::string& name : names) aliases += (aliases.empty() ? "`" : ", `") + name + "`";
-    refuse(not_found_model("The model `" + request.model + "` does not exist. Valid aliases: " + aliases));
+    refuse(not_found_model("The model `" + request.model +
+                           "` does not exist. Valid aliases: " + aliases));
 }
 
 void check_room(const GenerateRequest& request, const EngineOptions& options) {
@@ -22,14 +23,16 @@ void check_room(const GenerateRequest& request, const EngineOptions& options) {
     for (const Prompt& prompt : request.prompts)
         if (prompt.tokens >= room)
             refuse(bad_request("This model's maximum context length is " + std::to_string(room) +
-                                   " tokens. However, your prompt contains at least " + std::to_string(prompt.tokens) +
+                                   " tokens. However, your prompt contains at least " +
+                                   std::to_string(prompt.tokens) +
                                    " input tokens, please reduce the length of the input prompt.",
                                "input_tokens"));
 }
 
 void add_message(PromptBuilder& prompt, const Json& message) {
     if (!message.is_object())
-        refuse(invalid_body("model_attributes_type", "messages", "Input should be a valid dictionary"));
+        refuse(invalid_body("model_attributes_type", "messages",
+                            "Input should be a valid dictionary"));
     const auto role = string_member(message, "role");
     if (!role) refuse(invalid_body("missing", "messages", "Field required"));
     prompt.add_text("<|im_start|>" + *role + "\n");
@@ -45,7 +48,8 @@ void add_message(PromptBuilder& prompt, const Json& message) {
 }
 
 void take_prompt(PromptBuilder& builder, const Json& body, GenerateRequest& request) {
-    if (request.kv && request.kv->prompt_token_ids) builder.set_tokens(*request.kv->prompt_token_ids);
+    if (request.kv && request.kv->prompt_token_ids)
+        builder.set_tokens(*request.kv->prompt_token_ids);
     request.prompts.push_back(builder.finish(body, request.echo, request.return_token_ids));
 }
 
@@ -53,10 +57,12 @@ std::vector<Token> token_list(const Json& list) {
     std::vector<Token> tokens;
     tokens.reserve(list.size());
     for (const Json& id : list) {
-        if (!id.is_number_integer()) refuse(invalid_body("int_type", "prompt", "Input should be a valid integer"));
+        if (!id.is_number_integer())
+            refuse(invalid_body("int_type", "prompt", "Input should be a valid integer"));
         const auto value = id.get<std::int64_t>();
         if (value < 0 || value > UINT32_MAX)
-            refuse(bad_request("Token id " + std::to_string(value) + " is out of vocabulary", "prompt"));
+            refuse(bad_request("Token id " + std::to_string(value) + " is out of vocabulary",
+                               "prompt"));
         tokens.push_back(static_cast<Token>(value));
     }
     return tokens;
@@ -69,14 +75,16 @@ constexpr std::size_t kPromptsMax = 1024;
 void read_chat(const Json& body, const EngineOptions& options, GenerateRequest& request) {
     const auto messages = body.find("messages");
     if (messages == body.end()) refuse(invalid_body("missing", "messages", "Field required"));
-    if (!messages->is_array()) refuse(invalid_body("list_type", "messages", "Input should be a valid list"));
+    if (!messages->is_array())
+        refuse(invalid_body("list_type", "messages", "Input should be a valid list"));
     read_sampling(body, options, request);
     check_model(request, options);
     if (messages->empty()) refuse(bad_request("messages must not be empty", "messages"));
     PromptBuilder prompt;
     read_tools(prompt, body, options);
     for (const Json& message : *messages) add_message(prompt, message);
-    if (bool_member(body, "add_generation_prompt", true) && !bool_member(body, "continue_final_message", false))
+    if (bool_member(body, "add_generation_prompt", true) &&
+        !bool_member(body, "continue_final_message", false))
         prompt.add_text("<|im_start|>assistant\n");
     for (const char* name : {"response_format", "reasoning_effort", "documents", "chat_template",
                              "chat_template_kwargs", "continue_final_message"})
@@ -88,7 +96,10 @@ void read_completions(const Json& body, const EngineOptions& options, GenerateRe
     read_sampling(body, options, request);
     check_model(request, options);
     const Json* prompt = find_member(body, "prompt");
-    const auto empty = [&] { refuse(bad_request("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")); };
+    const auto empty = [&] {
+        refuse(bad_request("Either prompt or prompt_embeds must be provided and non-empty.",
+                           "prompt"));
+    };
     if (prompt == nullptr) empty();
     const auto add = [&](const Json& each) {
         PromptBuilder builder;
@@ -145,7 +156,8 @@ void read_messages(const Json& body, const EngineOptions& options, GenerateReque
     for (const char* name : {"messages", "max_tokens"})
         if (!body.contains(name)) refuse(invalid_body("missing", name, "Field required"));
     const Json& messages = body["messages"];
-    if (!messages.is_array()) refuse(invalid_body("list_type", "messages", "Input should be a valid list"));
+    if (!messages.is_array())
+        refuse(invalid_body("list_type", "messages", "Input should be a valid list"));
     read_sampling(body, options, request);
     check_model(request, options);
     if (messages.empty()) refuse(bad_request("messages must not be empty", "messages"));
@@ -162,7 +174,8 @@ void read_messages(const Json& body, const EngineOptions& options, GenerateReque
     take_prompt(prompt, body, request);
 }
 
-std::expected<GenerateRequest, Refusal> read_request(Api api, std::string_view text, const EngineOptions& options) {
+std::expected<GenerateRequest, Refusal> read_request(Api api, std::string_view text,
+                                                     const EngineOptions& options) {
     auto body = parse_body(text);
     if (!body) return std::unexpected(Refusal{body.error(), nullptr});
     GenerateRequest request;
@@ -170,16 +183,25 @@ std::expected<GenerateRequest, Refusal> read_request(Api api, std::string_view t
     try {
         request.kv = read_kv_params(*body);
         switch (api) {
-            case Api::Chat: read_chat(*body, options, request); break;
-            case Api::Completions: read_completions(*body, options, request); break;
-            case Api::Responses: read_responses(*body, options, request); break;
-            case Api::Messages: read_messages(*body, options, request); break;
+            case Api::Chat:
+                read_chat(*body, options, request);
+                break;
+            case Api::Completions:
+                read_completions(*body, options, request);
+                break;
+            case Api::Responses:
+                read_responses(*body, options, request);
+                break;
+            case Api::Messages:
+                read_messages(*body, options, request);
+                break;
         }
         check_room(request, options);
     } catch (const BodyError& error) {
         return std::unexpected(Refusal{error.error, request.kv});
     } catch (const Json::exception& error) {
-        return std::unexpected(Refusal{invalid_body("value_error", "", "the body cannot be read"), request.kv});
+        return std::unexpected(
+            Refusal{invalid_body("value_error", "", "the body cannot be read"), request.kv});
     }
     return request;
 }

@@ -21,10 +21,10 @@ namespace sluice::engine {
 enum class Api : std::uint8_t { Chat, Completions, Responses, Messages };
 
 struct Prompt {
-    std::uint64_t hash = 0;       // of everything that shapes the prompt
+    std::uint64_t hash = 0;  // of everything that shapes the prompt
     std::uint32_t tokens = 0;
-    std::string text;             // for echo; completions only
-    std::vector<Token> token_ids; // only with return_token_ids
+    std::string text;              // for echo; completions only
+    std::vector<Token> token_ids;  // only with return_token_ids
 };
 
 struct GenerateRequest {
@@ -48,12 +48,13 @@ struct GenerateRequest {
     std::shared_ptr<const KvParams> kv;
 };
 
-// Reads and checks a body. What a request was meant to load is told also when it is refused, since the connector must
-// hear of it (`kv_of_refused`).
+// Reads and checks a body. What a request was meant to load is told also when it is refused, since
+// the connector must hear of it (`kv_of_refused`).
 struct Refusal {
     ApiError error;
     std::shared_ptr<const KvParams> kv;
 };
-std::expected<GenerateRequest, Refusal> read_request(Api api, std::string_view body, const EngineOptions& options);
+std::expected<GenerateRequest, Refusal> read_request(Api api, std::string_view body,
+                                                     const EngineOptions& options);
 
 }  // namespace sluice::engine

@@ -25,7 +25,8 @@ public:
         }
     }
 
-    void delta(Answer& answer, Choice& choice, std::string_view text, std::string& out) const override {
+    void delta(Answer& answer, Choice& choice, std::string_view text,
+               std::string& out) const override {
         if (!choice.begun) {
             choice.begun = true;
             JsonText item;
@@ -33,7 +34,8 @@ public:
             item.raw_member("item", item_json(answer, choice, "in_progress", false));
             append_named_event(out, "response.output_item.added", item.end_object().text);
             JsonText part;
-            open_part(part, answer, "response.content_part.added").raw_member("part", part_json(""));
+            open_part(part, answer, "response.content_part.added")
+                .raw_member("part", part_json(""));
             append_named_event(out, "response.content_part.added", part.end_object().text);
         }
         if (!text.empty()) {
@@ -48,7 +50,8 @@ public:
         done.key("logprobs").begin_array().end_array();
         append_named_event(out, "response.output_text.done", done.end_object().text);
         JsonText part;
-        open_part(part, answer, "response.content_part.done").raw_member("part", part_json(choice.text));
+        open_part(part, answer, "response.content_part.done")
+            .raw_member("part", part_json(choice.text));
         append_named_event(out, "response.content_part.done", part.end_object().text);
         JsonText item;
         open(item, answer, "response.output_item.done").member("output_index", 0);
@@ -64,15 +67,20 @@ public:
         append_named_event(out, name, json.end_object().text);
     }
 
-    void error_event(Answer& answer, Choice*, const ApiError& error, std::string& out) const override {
+    void error_event(Answer& answer, Choice*, const ApiError& error,
+                     std::string& out) const override {
         JsonText json;
-        open(json, answer, "error").member("code", std::to_string(error.status)).member("message", error.message);
+        open(json, answer, "error")
+            .member("code", std::to_string(error.status))
+            .member("message", error.message);
         json.member("param", nullptr);
         append_named_event(out, "error", json.end_object().text);
     }
 
 private:
-    static std::string item_id(const Answer& answer) { return "msg_" + answer.id.substr(answer.id.find('_') + 1); }
+    static std::string item_id(const Answer& answer) {
+        return "msg_" + answer.id.substr(answer.id.find('_') + 1);
+    }
 
     static JsonText& open(JsonText& json, Answer& answer, std::string_view type) {
         return json.begin_object().member("type", type).member("sequence_number", answer.events++);
@@ -89,9 +97,13 @@ private:
         return std::move(json.end_object().text);
     }
 
-    static std::string item_json(const Answer& answer, const Choice& choice, std::string_view status, bool content) {
+    static std::string item_json(const Answer& answer, const Choice& choice,
+                                 std::string_view status, bool content) {
         JsonText json;
-        json.begin_object().member("id", item_id(answer)).member("type", "message").member("role", "assistant");
+        json.begin_object()
+            .member("id", item_id(answer))
+            .member("type", "message")
+            .member("role", "assistant");
         json.member("status", status).key("content").begin_array();
         if (content) json.raw(part_json(choice.text));
         return std::move(json.end_array().end_object().text);
@@ -102,28 +114,48 @@ private:
         JsonText json;
         json.begin_object().member("id", answer.id).member("created_at", answer.created);
         if (status == "incomplete") {
-            json.key("incomplete_details").begin_object().member("reason", "max_output_tokens").end_object();
+            json.key("incomplete_details")
+                .begin_object()
+                .member("reason", "max_output_tokens")
+                .end_object();
         } else {
             json.member("incomplete_details", nullptr);
         }
-        json.member("instructions", nullptr).member("metadata", nullptr).member("model", answer.model);
+        json.member("instructions", nullptr)
+            .member("metadata", nullptr)
+            .member("model", answer.model);
         json.member("object", "response").key("output").begin_array();
         if (whole) json.raw(item_json(answer, choice, "completed", true));
         json.end_array().member("parallel_tool_calls", true).member("tool_choice", "auto");
-        json.key("tools").begin_array().end_array().member("background", false).member("max_output_tokens", nullptr);
-        json.member("previous_response_id", nullptr).member("service_tier", "auto").member("status", status);
+        json.key("tools")
+            .begin_array()
+            .end_array()
+            .member("background", false)
+            .member("max_output_tokens", nullptr);
+        json.member("previous_response_id", nullptr)
+            .member("service_tier", "auto")
+            .member("status", status);
         json.key("usage");
         if (whole) {
             const std::uint32_t input = prompt_tokens(answer);
             const std::uint32_t output = completion_tokens(answer);
-            json.begin_object().member("input_tokens", input).key("input_tokens_details").begin_object();
-            json.member("cached_tokens", cached_tokens(answer)).end_object().member("output_tokens", output);
-            json.key("output_tokens_details").begin_object().member("reasoning_tokens", 0).end_object();
+            json.begin_object()
+                .member("input_tokens", input)
+                .key("input_tokens_details")
+                .begin_object();
+            json.member("cached_tokens", cached_tokens(answer))
+                .end_object()
+                .member("output_tokens", output);
+            json.key("output_tokens_details")
+                .begin_object()
+                .member("reasoning_tokens", 0)
+                .end_object();
             json.member("total_tokens", input + output).end_object();
         } else {
             json.value(nullptr);
         }
-        json.member("user", nullptr).raw_member("kv_transfer_params", whole ? answer.kv_params : "null");
+        json.member("user", nullptr)
+            .raw_member("kv_transfer_params", whole ? answer.kv_params : "null");
         return std::move(json.end_object().text);
     }
 };

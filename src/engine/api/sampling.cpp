@@ -21,7 +21,8 @@ std::string plain_number(double value) {
 void check_range(const Json& body, const char* name, double low, double high, const char* words) {
     const auto value = number_member(body, name);
     if (value && !(*value >= low && *value <= high))
-        refuse(bad_request(std::string(name) + " must be " + words + ", got " + plain_number(*value) + ".", name));
+        refuse(bad_request(
+            std::string(name) + " must be " + words + ", got " + plain_number(*value) + ".", name));
 }
 
 void read_stops(const Json& body, GenerateRequest& request) {
@@ -45,10 +46,12 @@ void read_stops(const Json& body, GenerateRequest& request) {
         if (stop.size() > kStopBytesMax) refuse(bad_request("a stop string is too long", name));
     }
     if (const Json* ids = find_member(body, "stop_token_ids")) {
-        if (!ids->is_array()) refuse(invalid_body("list_type", "stop_token_ids", "Input should be a valid list"));
+        if (!ids->is_array())
+            refuse(invalid_body("list_type", "stop_token_ids", "Input should be a valid list"));
         for (const Json& id : *ids) {
             if (!id.is_number_unsigned())
-                refuse(invalid_body("int_type", "stop_token_ids", "Input should be a valid integer"));
+                refuse(
+                    invalid_body("int_type", "stop_token_ids", "Input should be a valid integer"));
             request.stop_token_ids.push_back(static_cast<Token>(id.get<std::uint64_t>()));
         }
     }
@@ -59,9 +62,11 @@ void read_stream(const Json& body, GenerateRequest& request) {
     const Json* stream_options = find_member(body, "stream_options");
     if (stream_options == nullptr) return;
     if (!stream_options->is_object())
-        refuse(invalid_body("model_attributes_type", "stream_options", "Input should be a valid dictionary"));
+        refuse(invalid_body("model_attributes_type", "stream_options",
+                            "Input should be a valid dictionary"));
     if (!request.stream)
-        refuse(bad_request("Stream options can only be defined when `stream=True`.", "stream_options"));
+        refuse(bad_request("Stream options can only be defined when `stream=True`.",
+                           "stream_options"));
     request.include_usage = bool_member(*stream_options, "include_usage", false);
     request.continuous_usage =
         request.include_usage && bool_member(*stream_options, "continuous_usage_stats", false);
@@ -72,12 +77,17 @@ void read_choices(const Json& body, GenerateRequest& request) {
     const auto n = integer_member(body, "n").value_or(1);
     if (n < 1) refuse(bad_request("n must be at least 1, got " + std::to_string(n) + ".", "n"));
     if (n > kChoicesMax)
-        refuse(bad_request("n must be at most " + std::to_string(kChoicesMax) + ", got " + std::to_string(n) + ".", "n"));
+        refuse(bad_request(
+            "n must be at most " + std::to_string(kChoicesMax) + ", got " + std::to_string(n) + ".",
+            "n"));
     const double temperature = number_member(body, "temperature").value_or(1);
     if (temperature < 0)
-        refuse(bad_request("temperature must be non-negative, got " + plain_number(temperature) + ".", "temperature"));
+        refuse(
+            bad_request("temperature must be non-negative, got " + plain_number(temperature) + ".",
+                        "temperature"));
     if (n > 1 && temperature < 1e-5)
-        refuse(bad_request("n must be 1 when using greedy sampling, got " + std::to_string(n) + ".", "n"));
+        refuse(bad_request("n must be 1 when using greedy sampling, got " + std::to_string(n) + ".",
+                           "n"));
     request.n = static_cast<std::uint32_t>(n);
 }
 
@@ -92,8 +102,10 @@ std::optional<std::int64_t> asked_length(const Json& body, Api api) {
             // 16, as OpenAI's; an explicit null asks for all there is room for.
             if (body.contains("max_tokens")) return integer_member(body, "max_tokens");
             return 16;
-        case Api::Responses: return integer_member(body, "max_output_tokens");
-        case Api::Messages: return integer_member(body, "max_tokens");
+        case Api::Responses:
+            return integer_member(body, "max_output_tokens");
+        case Api::Messages:
+            return integer_member(body, "max_tokens");
     }
     return std::nullopt;
 }
@@ -105,21 +117,26 @@ void read_lengths(const Json& body, const EngineOptions& options, GenerateReques
     if (max_tokens) {
         const std::int64_t least = request.echo ? 0 : 1;
         if (*max_tokens < least)
-            refuse(bad_request("max_tokens must be at least 1, got " + std::to_string(*max_tokens) + ".", name));
+            refuse(bad_request(
+                "max_tokens must be at least 1, got " + std::to_string(*max_tokens) + ".", name));
         if (*max_tokens > options.timing.max_model_len)
-            refuse(bad_request("max_tokens=" + std::to_string(*max_tokens) + " cannot be greater than max_model_len=" +
+            refuse(bad_request("max_tokens=" + std::to_string(*max_tokens) +
+                                   " cannot be greater than max_model_len=" +
                                    std::to_string(options.timing.max_model_len) + ".",
                                name));
         request.max_tokens = static_cast<std::uint32_t>(*max_tokens);
     }
     if (min_tokens < 0)
-        refuse(bad_request("min_tokens must be greater than or equal to 0, got " + std::to_string(min_tokens) + ".",
+        refuse(bad_request("min_tokens must be greater than or equal to 0, got " +
+                               std::to_string(min_tokens) + ".",
                            "min_tokens"));
     if (max_tokens && min_tokens > *max_tokens)
-        refuse(bad_request("min_tokens must be less than or equal to max_tokens=" + std::to_string(*max_tokens) +
-                               ", got " + std::to_string(min_tokens) + ".",
-                           "min_tokens"));
-    request.min_tokens = static_cast<std::uint32_t>(std::min<std::int64_t>(min_tokens, options.timing.max_model_len));
+        refuse(bad_request(
+            "min_tokens must be less than or equal to max_tokens=" + std::to_string(*max_tokens) +
+                ", got " + std::to_string(min_tokens) + ".",
+            "min_tokens"));
+    request.min_tokens = static_cast<std::uint32_t>(
+        std::min<std::int64_t>(min_tokens, options.timing.max_model_len));
 }
 
 }  // namespace
@@ -142,8 +159,11 @@ void read_sampling(const Json& body, const EngineOptions& options, GenerateReque
     const bool wants_logprobs = logprobs != nullptr && *logprobs != false;
     if (const auto prompt_logprobs = integer_member(body, "prompt_logprobs")) {
         if (*prompt_logprobs < -1)
-            refuse(bad_request("`prompt_logprobs` must be a positive value or -1.", "prompt_logprobs"));
-        if (request.stream) refuse(bad_request("`prompt_logprobs` are not available when `stream=True`.", "prompt_logprobs"));
+            refuse(bad_request("`prompt_logprobs` must be a positive value or -1.",
+                               "prompt_logprobs"));
+        if (request.stream)
+            refuse(bad_request("`prompt_logprobs` are not available when `stream=True`.",
+                               "prompt_logprobs"));
         request.skips_cache_reads = true;
     }
     if (request.echo && wants_logprobs) request.skips_cache_reads = true;

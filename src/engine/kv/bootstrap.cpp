@@ -31,7 +31,8 @@ std::optional<std::uint32_t> to_rank(std::string_view text) {
 }
 
 // A FastAPI 422 for one member.
-std::string missing_detail(std::string_view member, std::string_view type, std::string_view message) {
+std::string missing_detail(std::string_view member, std::string_view type,
+                           std::string_view message) {
     JsonText json;
     json.begin_object().key("detail").begin_array().begin_object().member("type", type);
     json.key("loc").begin_array().value("body");
@@ -64,8 +65,9 @@ std::expected<BootstrapEntries, std::string> read_bootstrap_entries(std::string_
     BootstrapEntries entries;
     for (const auto& [dp_text, each] : root.items()) {
         const auto dp = to_rank(dp_text);
-        if (!dp || !each.is_object() || !each.contains("engine_id") || !each["engine_id"].is_string() ||
-            !each.contains("worker_addr") || !each["worker_addr"].is_object())
+        if (!dp || !each.is_object() || !each.contains("engine_id") ||
+            !each["engine_id"].is_string() || !each.contains("worker_addr") ||
+            !each["worker_addr"].is_object())
             return std::unexpected("not a bootstrap reply");
         RegisteredEngine& engine = entries[*dp];
         engine.engine_id = each["engine_id"].get<std::string>();
@@ -83,25 +85,30 @@ std::expected<BootstrapEntries, std::string> read_bootstrap_entries(std::string_
 std::string write_registration(const WorkerRegistration& worker) {
     JsonText json;
     json.begin_object().member("engine_id", worker.engine_id).member("dp_rank", worker.dp_rank);
-    json.member("tp_rank", worker.tp_rank).member("pp_rank", worker.pp_rank).member("addr", worker.address);
+    json.member("tp_rank", worker.tp_rank)
+        .member("pp_rank", worker.pp_rank)
+        .member("addr", worker.address);
     return std::move(json.end_object().text);
 }
 
-BootstrapServer::BootstrapServer(io::Loop& loop) : server_(loop, *this, server_options(), kConnectionsMax) {}
+BootstrapServer::BootstrapServer(io::Loop& loop)
+    : server_(loop, *this, server_options(), kConnectionsMax) {}
 
 std::expected<void, std::string> BootstrapServer::enter(const WorkerRegistration& worker) {
     const auto known = entries_.find(worker.dp_rank);
-    if (known == entries_.end() && entries_.size() >= kRanksMax) return std::unexpected("too many dp ranks");
+    if (known == entries_.end() && entries_.size() >= kRanksMax)
+        return std::unexpected("too many dp ranks");
     if (known != entries_.end() && known->second.engine_id != worker.engine_id)
-        return std::unexpected("Engine ID mismatch for dp_rank=" + std::to_string(worker.dp_rank) + ": expected " +
-                               known->second.engine_id + ", got " + worker.engine_id);
+        return std::unexpected("Engine ID mismatch for dp_rank=" + std::to_string(worker.dp_rank) +
+                               ": expected " + known->second.engine_id + ", got " +
+                               worker.engine_id);
     RegisteredEngine& engine = entries_[worker.dp_rank];
     engine.engine_id = worker.engine_id;
     std::string& address = engine.workers[worker.tp_rank][worker.pp_rank];
     if (!address.empty() && address != worker.address)
         return std::unexpected("Worker with dp_rank=" + std::to_string(worker.dp_rank) +
-                               ", tp_rank=" + std::to_string(worker.tp_rank) +
-                               ", pp_rank=" + std::to_string(worker.pp_rank) + " is already registered at " +
+                               ", tp_rank=" + std::to_string(worker.tp_rank) + ", pp_rank=" +
+                               std::to_string(worker.pp_rank) + " is already registered at " +
                                address + ", but still want to register at " + worker.address);
     address = worker.address;
     return {};
@@ -122,21 +129,26 @@ void BootstrapServer::on_request(http::ServerConnection& connection) {
 }
 
 void BootstrapServer::on_register(http::ServerConnection& connection) {
-    const auto refuse = [&](std::string_view member, std::string_view type, std::string_view message) {
+    const auto refuse = [&](std::string_view member, std::string_view type,
+                            std::string_view message) {
         connection.respond(422, "application/json", missing_detail(member, type, message));
     };
     const Json body = Json::parse(connection.body().view(), nullptr, false);
     if (body.is_discarded()) return refuse("", "json_invalid", "JSON decode error");
-    if (!body.is_object()) return refuse("", "model_attributes_type", "Input should be a valid dictionary or object");
+    if (!body.is_object())
+        return refuse("", "model_attributes_type", "Input should be a valid dictionary or object");
     WorkerRegistration worker;
-    for (auto [name, text] : {std::pair{"engine_id", &worker.engine_id}, std::pair{"addr", &worker.address}}) {
+    for (auto [name, text] :
+         {std::pair{"engine_id", &worker.engine_id}, std::pair{"addr", &worker.address}}) {
         const auto found = body.find(name);
         if (found == body.end()) return refuse(name, "missing", "Field required");
-        if (!found->is_string()) return refuse(name, "string_type", "Input should be a valid string");
+        if (!found->is_string())
+            return refuse(name, "string_type", "Input should be a valid string");
         *text = found->get<std::string>();
     }
-    for (auto [name, rank] : {std::pair{"dp_rank", &worker.dp_rank}, std::pair{"tp_rank", &worker.tp_rank},
-                              std::pair{"pp_rank", &worker.pp_rank}}) {
+    for (auto [name, rank] :
+         {std::pair{"dp_rank", &worker.dp_rank}, std::pair{"tp_rank", &worker.tp_rank},
+          std::pair{"pp_rank", &worker.pp_rank}}) {
         const auto found = body.find(name);
         if (found == body.end()) return refuse(name, "missing", "Field required");
         if (!found->is_number_unsigned() || found->get<std::uint64_t>() >= kRanksMax)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // vLLM's Mooncake bootstrap server: where P's workers say who they are, and D and proxies ask.
 //
-// POST /register and GET /query with FastAPI's own answers for everything else. It forgets nothing while it lives.
-// Threads: one. Owns: the listener, its connections, and the register.
+// POST /register and GET /query with FastAPI's own answers for everything else. It forgets nothing
+// while it lives. Threads: one. Owns: the listener, its connections, and the register.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,8 @@ struct WorkerRegistration {
 
 struct RegisteredEngine {
     std::string engine_id;
-    std::map<std::uint32_t, std::map<std::uint32_t, std::string>> workers;  // tp rank, pp rank -> address
+    std::map<std::uint32_t, std::map<std::uint32_t, std::string>>
+        workers;  // tp rank, pp rank -> address
 };
 
 // By dp rank. What a /query answers, and what it reads like.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // A KV connector of one data parallel rank, with the hooks that vLLM's scheduler has for it.
 //
-// The prefill side is told when a sequence has its blocks and when it has finished, and may keep the blocks; the decode
-// side starts a load and later tells the scheduler how it ended (LoadResult). See kv/mooncake.h and kv/nixl.h.
-// Threads: one.
+// The prefill side is told when a sequence has its blocks and when it has finished, and may keep
+// the blocks; the decode side starts a load and later tells the scheduler how it ended
+// (LoadResult). See kv/mooncake.h and kv/nixl.h. Threads: one.
 #pragma once
 
 #include <cstdint>
@@ -51,7 +51,8 @@ public:
     virtual void allocated(Sequence&) {}
     // True: the blocks are the connector's until release_blocks(). May set returned_params.
     virtual bool finished(Sequence&, FinishReason) { return false; }
-    // A request that was to load was given up before it was scheduled, or refused by the API. False kills the core.
+    // A request that was to load was given up before it was scheduled, or refused by the API. False
+    // kills the core.
     virtual bool dropped(const KvParams&, const std::string&) { return true; }
 
     virtual const std::string& engine_id() const = 0;

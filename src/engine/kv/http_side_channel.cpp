@@ -19,13 +19,17 @@ std::string text_of(const Json& object, const char* name) {
 
 std::uint64_t number_of(const Json& object, const char* name, std::uint64_t otherwise) {
     const auto found = object.find(name);
-    return found != object.end() && found->is_number_unsigned() ? found->get<std::uint64_t>() : otherwise;
+    return found != object.end() && found->is_number_unsigned() ? found->get<std::uint64_t>()
+                                                                : otherwise;
 }
 
 std::string write_message(const PullMessage& message) {
     JsonText json;
     json.begin_object().member("engine_id", message.engine_id);
-    json.member("tp_rank", message.tp_rank).member("tp_size", message.tp_size).key("items").begin_array();
+    json.member("tp_rank", message.tp_rank)
+        .member("tp_size", message.tp_size)
+        .key("items")
+        .begin_array();
     for (const PullItem& item : message.items) {
         json.begin_object().member("request", item.request).member("transfer", item.transfer);
         json.member("blocks", item.blocks).key("remote_blocks").begin_array();
@@ -37,7 +41,8 @@ std::string write_message(const PullMessage& message) {
 
 std::optional<PullMessage> read_message(std::string_view text) {
     const Json root = Json::parse(text, nullptr, false);
-    if (!root.is_object() || !root.contains("items") || !root["items"].is_array()) return std::nullopt;
+    if (!root.is_object() || !root.contains("items") || !root["items"].is_array())
+        return std::nullopt;
     PullMessage message;
     message.engine_id = text_of(root, "engine_id");
     message.tp_rank = static_cast<std::uint32_t>(number_of(root, "tp_rank", 0));
@@ -50,16 +55,23 @@ std::optional<PullMessage> read_message(std::string_view text) {
         item.blocks = static_cast<std::uint32_t>(number_of(each, "blocks", 0));
         if (const auto found = each.find("remote_blocks"); found != each.end() && found->is_array())
             for (const Json& block : *found)
-                if (block.is_number_unsigned()) item.remote_blocks.push_back(block.get<std::uint32_t>());
+                if (block.is_number_unsigned())
+                    item.remote_blocks.push_back(block.get<std::uint32_t>());
     }
     return message;
 }
 
 std::string write_response(const PullResponse& response) {
     JsonText json;
-    json.begin_object().member("status", static_cast<std::uint32_t>(response.status)).key("ok").begin_array();
+    json.begin_object()
+        .member("status", static_cast<std::uint32_t>(response.status))
+        .key("ok")
+        .begin_array();
     for (const auto& ok : response.ok)
-        json.begin_object().member("request", ok.request).member("content", ok.content).end_object();
+        json.begin_object()
+            .member("request", ok.request)
+            .member("content", ok.content)
+            .end_object();
     json.end_array().key("failed").begin_array();
     for (const std::string& request : response.failed) json.value(request);
     return std::move(json.end_array().member("message", response.message).end_object().text);
@@ -74,7 +86,8 @@ std::optional<PullResponse> read_response(std::string_view text) {
     response.message = text_of(root, "message");
     if (const auto ok = root.find("ok"); ok != root.end() && ok->is_array())
         for (const Json& each : *ok)
-            if (each.is_object()) response.ok.push_back({text_of(each, "request"), number_of(each, "content", 0)});
+            if (each.is_object())
+                response.ok.push_back({text_of(each, "request"), number_of(each, "content", 0)});
     if (const auto failed = root.find("failed"); failed != root.end() && failed->is_array())
         for (const Json& each : *failed)
             if (each.is_string()) response.failed.push_back(each.get<std::string>());
@@ -93,7 +106,8 @@ public:
     explicit Replier(std::shared_ptr<Line> line) : line_(std::move(line)) {}
     ~Replier() override {
         // Without a last response the peer gets none, as from a worker that died.
-        if (http::ServerConnection* connection = std::exchange(line_->connection, nullptr)) connection->cut_response();
+        if (http::ServerConnection* connection = std::exchange(line_->connection, nullptr))
+            connection->cut_response();
     }
 
     void respond(const PullResponse& response) override {
@@ -132,7 +146,8 @@ private:
     }
 
     void on_request(http::ServerConnection& connection) override {
-        auto message = connection.request().path == "/pull" ? read_message(connection.body().view()) : std::nullopt;
+        auto message = connection.request().path == "/pull" ? read_message(connection.body().view())
+                                                            : std::nullopt;
         if (!message) return connection.respond_error(400, "not a pull");
         auto line = std::make_shared<Replier::Line>(&connection);
         lines_[&connection] = line;
@@ -147,11 +162,13 @@ private:
     }
 
     PullHandler& handler_;
-    std::unordered_map<http::ServerConnection*, std::shared_ptr<Replier::Line>> lines_;  // the latest of each
+    std::unordered_map<http::ServerConnection*, std::shared_ptr<Replier::Line>>
+        lines_;  // the latest of each
     http::Server server_;
 };
 
-HttpSideChannel::HttpSideChannel(const Context& context, HttpCalls& calls) : context_(context), calls_(calls) {}
+HttpSideChannel::HttpSideChannel(const Context& context, HttpCalls& calls)
+    : context_(context), calls_(calls) {}
 HttpSideChannel::~HttpSideChannel() = default;
 
 Result<io::Address> HttpSideChannel::listen(const io::Address& address, PullHandler& handler) {
@@ -175,7 +192,8 @@ bool HttpSideChannel::finished() const {
 
 // -- D
 
-std::uint64_t HttpSideChannel::pull(const io::Address& peer, const PullMessage& message, PullEvents& events) {
+std::uint64_t HttpSideChannel::pull(const io::Address& peer, const PullMessage& message,
+                                    PullEvents& events) {
     HttpQuestion question;
     question.address = peer;
     question.host = peer.text();
@@ -186,7 +204,8 @@ std::uint64_t HttpSideChannel::pull(const io::Address& peer, const PullMessage& 
     *number = calls_.start(
         question, [](std::optional<HttpAnswer>) {},  // a peer that died says nothing
         [number, &events](std::string_view line) {
-            if (const auto response = read_response(line)) events.on_pull_response(*number, *response);
+            if (const auto response = read_response(line))
+                events.on_pull_response(*number, *response);
         });
     return *number;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The side channel as HTTP between stand-in engines: POST /pull with a JSON message, answered with one JSON line a
-// response. Only engines of this program speak it.
-// Threads: one. Owns: its listeners and their connections.
+// The side channel as HTTP between stand-in engines: POST /pull with a JSON message, answered with
+// one JSON line a response. Only engines of this program speak it. Threads: one. Owns: its
+// listeners and their connections.
 #pragma once
 
 #include <list>
@@ -20,7 +20,8 @@ public:
     ~HttpSideChannel() override;
 
     Result<io::Address> listen(const io::Address& address, PullHandler& handler) override;
-    std::uint64_t pull(const io::Address& peer, const PullMessage& message, PullEvents& events) override;
+    std::uint64_t pull(const io::Address& peer, const PullMessage& message,
+                       PullEvents& events) override;
     void forget(std::uint64_t pull) override { calls_.cancel(pull); }
     void stop() override;
     bool finished() const override;

@@ -15,8 +15,8 @@ std::string without_suffix(const std::string& request_id) {
 
 }  // namespace
 
-MooncakeConnector::MooncakeConnector(const Context& context, KvHost& host, HttpCalls& calls, SideChannel& channel,
-                                     std::string engine_id)
+MooncakeConnector::MooncakeConnector(const Context& context, KvHost& host, HttpCalls& calls,
+                                     SideChannel& channel, std::string engine_id)
     : context_(context),
       host_(host),
       channel_(channel),
@@ -43,7 +43,9 @@ bool MooncakeConnector::role_fits(const KvParams& params) const {
     return !(params.do_remote_decode && context_.options.kv.role == KvRole::Consumer);
 }
 
-bool MooncakeConnector::loads(const Sequence& sequence) const { return sequence.spec.kv->do_remote_prefill; }
+bool MooncakeConnector::loads(const Sequence& sequence) const {
+    return sequence.spec.kv->do_remote_prefill;
+}
 
 bool MooncakeConnector::names_peer(const KvParams& params) const {
     if (context_.options.kv.sequential) return params.remote_host && params.remote_port;
@@ -57,7 +59,8 @@ PullRequest MooncakeConnector::pull_request(const KvParams& params, const std::s
     request.blocks = blocks;
     if (context_.options.kv.sequential) {
         request.transfer = without_suffix(request_id);
-        request.direct_peer = "tcp://" + *params.remote_host + ":" + std::to_string(*params.remote_port);
+        request.direct_peer =
+            "tcp://" + *params.remote_host + ":" + std::to_string(*params.remote_port);
         return request;
     }
     request.transfer = *params.transfer_id;
@@ -76,15 +79,16 @@ void MooncakeConnector::start_load(Sequence& sequence) {
         return;
     }
     const std::uint32_t size = context_.options.timing.block_size;
-    PullRequest request =
-        pull_request(params, sequence.spec.request_id, (sequence.spec.prompt_tokens + size - 1) / size);
+    PullRequest request = pull_request(params, sequence.spec.request_id,
+                                       (sequence.spec.prompt_tokens + size - 1) / size);
     request.on_end = [this, number = sequence.number](std::optional<std::uint64_t> content) {
         host_.load_ended(number, content);
     };
     receiver_.pull(std::move(request));
 }
 
-// A proper load goes on. An improper one is taken for one that was never scheduled, and its parameters are looked up.
+// A proper load goes on. An improper one is taken for one that was never scheduled, and its
+// parameters are looked up.
 bool MooncakeConnector::load_abandoned(Sequence& sequence) {
     const KvParams& params = *sequence.spec.kv;
     return names_peer(params) || !params.transfer_id;
@@ -132,7 +136,8 @@ bool MooncakeConnector::finished(Sequence& sequence, FinishReason reason) {
         const std::string text = address.text();
         JsonText json;
         json.begin_object().member("do_remote_prefill", true).member("do_remote_decode", false);
-        json.member("remote_host", text.substr(0, text.rfind(':'))).member("remote_port", address.port());
+        json.member("remote_host", text.substr(0, text.rfind(':')))
+            .member("remote_port", address.port());
         sequence.returned_params = std::move(json.end_object().text);
     }
     return true;
@@ -154,7 +159,8 @@ ConnectorCounts MooncakeConnector::counts() const {
         counts.pulls_queued += sender->pulls_queued();
     }
     counts.pulls_waiting = receiver_.waiting();
-    for (const auto& [request, held] : held_) counts.blocks_held += static_cast<std::uint32_t>(held.blocks.size());
+    for (const auto& [request, held] : held_)
+        counts.blocks_held += static_cast<std::uint32_t>(held.blocks.size());
     return counts;
 }
 

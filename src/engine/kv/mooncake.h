@@ -41,7 +41,8 @@ private:
     std::uint64_t content_of(BlockId block) const override { return host_.content_of(block); }
     std::string transfer_of(const Sequence& sequence) const;
     bool names_peer(const KvParams& params) const;
-    PullRequest pull_request(const KvParams& params, const std::string& request_id, std::uint32_t blocks) const;
+    PullRequest pull_request(const KvParams& params, const std::string& request_id,
+                             std::uint32_t blocks) const;
 
     Context context_;
     KvHost& host_;

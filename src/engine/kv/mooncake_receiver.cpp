@@ -24,7 +24,9 @@ struct MooncakeReceiver::Item {
 
 struct MooncakeReceiver::Message {
     Message(MooncakeReceiver& of, Batch items)
-        : receiver(of), left(std::move(items)), silence(Delegate<void()>::to<&Message::on_silence>(*this)) {}
+        : receiver(of),
+          left(std::move(items)),
+          silence(Delegate<void()>::to<&Message::on_silence>(*this)) {}
     void on_silence() { receiver.message_over(*this); }
 
     MooncakeReceiver& receiver;
@@ -90,7 +92,8 @@ void MooncakeReceiver::flush() {
     std::map<std::string, Batch> by_engine;
     for (auto& item : std::exchange(pending_, {})) {
         const PullRequest& request = item->request;
-        by_engine[request.direct_peer.empty() ? request.engine_id : request.direct_peer].push_back(std::move(item));
+        by_engine[request.direct_peer.empty() ? request.engine_id : request.direct_peer].push_back(
+            std::move(item));
     }
     for (auto& [engine_id, batch] : by_engine) {
         if (!batch.front()->request.direct_peer.empty()) {
@@ -122,7 +125,8 @@ void MooncakeReceiver::look_up(std::string engine_id, Batch batch, int attempt) 
     question.host = address->text();
     question.path = "/query";
     question.timeout = context_.options.kv.connector_timeout;
-    calls_.start(question, [this, engine_id, batch = std::move(batch), attempt](std::optional<HttpAnswer> answer) {
+    calls_.start(question, [this, engine_id, batch = std::move(batch),
+                            attempt](std::optional<HttpAnswer> answer) {
         looked_up(engine_id, batch, attempt, std::move(answer));
     });
 }
@@ -138,17 +142,20 @@ void MooncakeReceiver::looked_up(const std::string& engine_id, Batch batch, int 
         Workers workers;
         for (const auto& [tp, by_pp] : engine.workers)
             for (const auto& [pp, address] : by_pp)
-                if (const auto worker = peer_address(address, "tcp://", context_.options)) workers.push_back(*worker);
+                if (const auto worker = peer_address(address, "tcp://", context_.options))
+                    workers.push_back(*worker);
         known_.emplace(engine.engine_id, std::move(workers));
     }
     const auto found = known_.find(engine_id);
-    if (found == known_.end()) return fail(batch, "remote engine_id " + engine_id + " not found from bootstrap server");
+    if (found == known_.end())
+        return fail(batch, "remote engine_id " + engine_id + " not found from bootstrap server");
     send(found->second, batch);
 }
 
 void MooncakeReceiver::retry(std::string engine_id, Batch batch, int attempt) {
     if (attempt >= kQueryAttempts) return fail(batch, "the bootstrap server does not answer");
-    retries_.push_back(std::make_unique<Retry>(*this, std::move(engine_id), std::move(batch), attempt + 1));
+    retries_.push_back(
+        std::make_unique<Retry>(*this, std::move(engine_id), std::move(batch), attempt + 1));
     context_.loop.arm(retries_.back()->timer, kQueryPause);
 }
 
@@ -168,17 +175,19 @@ void MooncakeReceiver::send(const Workers& workers, const Batch& batch) {
     }
 }
 
-void MooncakeReceiver::send_one(const io::Address& worker, std::uint32_t d_rank, const Batch& batch) {
+void MooncakeReceiver::send_one(const io::Address& worker, std::uint32_t d_rank,
+                                const Batch& batch) {
     PullMessage asked;
     asked.tp_rank = d_rank;
     asked.tp_size = context_.options.tensor_parallel;
     for (const auto& item : batch)
-        asked.items.push_back({item->request.request, item->request.transfer, item->request.blocks, {}});
+        asked.items.push_back(
+            {item->request.request, item->request.transfer, item->request.blocks, {}});
     auto message = std::make_unique<Message>(*this, batch);
     message->pull = channel_.pull(worker, asked, *this);
     ++context_.counters.pulls_sent;
-    context_.loop.arm(message->silence,
-                      context_.options.kv.abort_request_timeout + context_.options.kv.dead_peer_extra);
+    context_.loop.arm(message->silence, context_.options.kv.abort_request_timeout +
+                                            context_.options.kv.dead_peer_extra);
     const std::uint64_t pull = message->pull;
     messages_.emplace(pull, std::move(message));
 }
@@ -203,8 +212,8 @@ void MooncakeReceiver::on_pull_response(std::uint64_t pull, const PullResponse& 
     for (const std::string& request : response.failed)
         if (const auto item = take(request)) settle(*item, std::nullopt);
     if (response.status != PullStatus::Continue) return message_over(message);
-    context_.loop.arm(message.silence,
-                      context_.options.kv.abort_request_timeout + context_.options.kv.dead_peer_extra);
+    context_.loop.arm(message.silence, context_.options.kv.abort_request_timeout +
+                                           context_.options.kv.dead_peer_extra);
 }
 
 // Nothing more will come: whoever was not named has failed.

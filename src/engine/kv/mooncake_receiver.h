@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The decode side of the Mooncake hand-over: which worker to ask, one pull message a scheduler step and peer, and how
-// long to wait.
+// The decode side of the Mooncake hand-over: which worker to ask, one pull message a scheduler step
+// and peer, and how long to wait.
 //
-// The bootstrap server of an engine id is asked once, three times at most, and its answer is kept for ever. Each D
-// worker asks every P worker it is paired with. A pull ends when all of its peers have answered, or when nothing was
-// heard of one of them for the abort time-out and a minute more; nothing ends it sooner, since the peer may still write.
-// Threads: one. Owns: the pulls.
+// The bootstrap server of an engine id is asked once, three times at most, and its answer is kept
+// for ever. Each D worker asks every P worker it is paired with. A pull ends when all of its peers
+// have answered, or when nothing was heard of one of them for the abort time-out and a minute more;
+// nothing ends it sooner, since the peer may still write. Threads: one. Owns: the pulls.
 #pragma once
 
 #include <functional>
@@ -27,8 +27,8 @@ struct PullRequest {
     std::string transfer;
     std::uint32_t blocks = 0;
     std::string engine_id;
-    std::string bootstrap;   // URL
-    std::string direct_peer; // "tcp://ip:port": up to 0.15, no bootstrap server
+    std::string bootstrap;    // URL
+    std::string direct_peer;  // "tcp://ip:port": up to 0.15, no bootstrap server
     // How it ended: the content, or nothing. May be empty: nobody waits.
     std::function<void(std::optional<std::uint64_t> content)> on_end;
 };
@@ -52,7 +52,8 @@ private:
 
     void flush();
     void look_up(std::string engine_id, Batch batch, int attempt);
-    void looked_up(const std::string& engine_id, Batch batch, int attempt, std::optional<HttpAnswer> answer);
+    void looked_up(const std::string& engine_id, Batch batch, int attempt,
+                   std::optional<HttpAnswer> answer);
     void send(const Workers& workers, const Batch& batch);
     void send_one(const io::Address& worker, std::uint32_t d_rank, const Batch& batch);
     void on_pull_response(std::uint64_t pull, const PullResponse& response) override;
@@ -70,7 +71,8 @@ private:
     std::vector<std::shared_ptr<Item>> pending_;
     io::Deferred flush_;
     std::unordered_map<std::string, Workers> known_;
-    std::unordered_map<std::uint64_t, std::unique_ptr<Message>> messages_;  // by the channel's number
+    std::unordered_map<std::uint64_t, std::unique_ptr<Message>>
+        messages_;  // by the channel's number
     std::vector<std::unique_ptr<Message>> over_;
     std::vector<std::unique_ptr<Retry>> retries_;
     io::Deferred purge_;

@@ -5,10 +5,13 @@
 
 namespace sluice::engine {
 
-// A transfer as this worker knows it. Pulls keep the entry they found, also when the map has lost it.
+// A transfer as this worker knows it. Pulls keep the entry they found, also when the map has lost
+// it.
 struct MooncakeSender::Entry {
     Entry(MooncakeSender& of, std::string id)
-        : sender(of), transfer(std::move(id)), expiry(Delegate<void()>::to<&Entry::on_expiry>(*this)) {}
+        : sender(of),
+          transfer(std::move(id)),
+          expiry(Delegate<void()>::to<&Entry::on_expiry>(*this)) {}
     void on_expiry() { sender.expired(*this); }
 
     MooncakeSender& sender;
@@ -43,8 +46,10 @@ public:
     }
 
     void entry_ready() {
-        if (transfer_.armed()) return;  // the round's batch is under way; this one comes with the next
-        const bool any = std::ranges::any_of(pending_, [](const Pending& each) { return each.entry->ready; });
+        if (transfer_.armed())
+            return;  // the round's batch is under way; this one comes with the next
+        const bool any =
+            std::ranges::any_of(pending_, [](const Pending& each) { return each.entry->ready; });
         if (!any) return;
         timeout_.cancel();
         sender_.context_.loop.arm(transfer_, sender_.context_.options.kv.transfer_time);
@@ -65,7 +70,8 @@ private:
 
     void on_transferred() {
         PullResponse response;
-        // P tp ranks are a whole multiple of D's or the other way round: so many D ranks pull from this worker.
+        // P tp ranks are a whole multiple of D's or the other way round: so many D ranks pull from
+        // this worker.
         const std::uint32_t own = std::max(sender_.context_.options.tensor_parallel, 1U);
         const std::uint32_t pullers = std::max(message_.tp_size / own, 1U);
         std::vector<Pending> ready;
@@ -144,10 +150,12 @@ void MooncakeSender::expect(const std::string& transfer, std::uint64_t p_request
     if (entry->p_request == 0) entry->p_request = p_request;
 }
 
-void MooncakeSender::ready(const std::string& transfer, std::uint64_t p_request, const std::vector<BlockId>& blocks) {
+void MooncakeSender::ready(const std::string& transfer, std::uint64_t p_request,
+                           const std::vector<BlockId>& blocks) {
     const auto found = entries_.find(transfer);
     if (found == entries_.end()) {
-        // A request under the same id was sent and took the entry with it: nobody frees these blocks any more.
+        // A request under the same id was sent and took the entry with it: nobody frees these
+        // blocks any more.
         context_.log("KeyError: transfer " + transfer + " is not known");
         return;
     }
@@ -161,7 +169,8 @@ void MooncakeSender::ready(const std::string& transfer, std::uint64_t p_request,
 
 void MooncakeSender::drop(const std::string& transfer) {
     // Whoever waits for it holds the entry and is not told.
-    if (entries_.erase(transfer) == 0) context_.log("KeyError: transfer " + transfer + " is not known");
+    if (entries_.erase(transfer) == 0)
+        context_.log("KeyError: transfer " + transfer + " is not known");
 }
 
 void MooncakeSender::expired(Entry& entry) {
@@ -184,13 +193,14 @@ void MooncakeSender::remove(Entry& entry) {
 bool MooncakeSender::refused(const PullMessage& message, PullReplier& replier) {
     const std::uint32_t own = context_.options.tensor_parallel;
     const std::uint32_t theirs = std::max(message.tp_size, 1U);
-    const bool paired = own >= theirs ? own % theirs == 0 && tp_rank_ / (own / theirs) == message.tp_rank
-                                      : theirs % own == 0 && message.tp_rank / (theirs / own) == tp_rank_;
+    const bool paired = own >= theirs
+                            ? own % theirs == 0 && tp_rank_ / (own / theirs) == message.tp_rank
+                            : theirs % own == 0 && message.tp_rank / (theirs / own) == tp_rank_;
     PullResponse response;
     response.status = PullStatus::Error;
     if (!paired) {
-        response.message = "This D tp_rank " + std::to_string(message.tp_rank) + " is not paired with P tp_rank " +
-                           std::to_string(tp_rank_);
+        response.message = "This D tp_rank " + std::to_string(message.tp_rank) +
+                           " is not paired with P tp_rank " + std::to_string(tp_rank_);
     } else if (context_.has_fault(FaultKind::PullFail)) {
         response.message = "Mooncake transfer engine returned -1";
     } else {
@@ -216,26 +226,29 @@ void MooncakeSender::fill_seats() {
     }
 }
 
-void MooncakeSender::settle(const std::shared_ptr<Entry>& entry, const PullItem& item, std::uint32_t pullers,
-                            PullResponse& response) {
+void MooncakeSender::settle(const std::shared_ptr<Entry>& entry, const PullItem& item,
+                            std::uint32_t pullers, PullResponse& response) {
     if (item.blocks > entry->blocks.size()) {
         response.failed.push_back(item.request);
         response.message = "P num blocks less than D";
         ++context_.counters.failed_transfers;
     } else {
         // P sends the last ones of its blocks, as many as D asked for.
-        const std::uint64_t content = entry->blocks.empty() ? 0 : owner_.content_of(entry->blocks.back());
+        const std::uint64_t content =
+            entry->blocks.empty() ? 0 : owner_.content_of(entry->blocks.back());
         response.ok.push_back({item.request, content});
     }
     if (++entry->sent < pullers) return;
     const auto found = entries_.find(entry->transfer);
-    if (found == entries_.end() || found->second != entry) return;  // n > 1: served from the same entry
+    if (found == entries_.end() || found->second != entry)
+        return;  // n > 1: served from the same entry
     if (item.blocks > 0) ++context_.counters.transfers;
     remove(*entry);
 }
 
 void MooncakeSender::pull_ended(Pull& pull) {
-    const auto found = std::ranges::find_if(seated_, [&](const auto& each) { return each.get() == &pull; });
+    const auto found =
+        std::ranges::find_if(seated_, [&](const auto& each) { return each.get() == &pull; });
     ASSERT(found != seated_.end());
     ended_.push_back(std::move(*found));  // it is still on the stack
     seated_.erase(found);

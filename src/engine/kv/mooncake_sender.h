@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// One prefill worker's part of the Mooncake hand-over: which transfers it knows, who waits for them, and its seats.
+// One prefill worker's part of the Mooncake hand-over: which transfers it knows, who waits for
+// them, and its seats.
 //
-// A pull message occupies one of 2 x num_workers sender seats until all its transfers are done or it has waited too
-// long, whether or not anybody still wants the answer; further messages queue. A pull for an unknown transfer makes
-// a placeholder that the prefill, should it come, takes over. A transfer that was dropped by the prefill side does not wake who
-// waits for it. The map is keyed by the transfer id alone: a second request under a live id overwrites the first,
-// whose blocks then have no owner. All this is vLLM's behaviour (facts, pd-protocol.md 1.4).
-// Threads: one. Owns: the entries and the pulls.
+// A pull message occupies one of 2 x num_workers sender seats until all its transfers are done or
+// it has waited too long, whether or not anybody still wants the answer; further messages queue. A
+// pull for an unknown transfer makes a placeholder that the prefill, should it come, takes over. A
+// transfer that was dropped by the prefill side does not wake who waits for it. The map is keyed by
+// the transfer id alone: a second request under a live id overwrites the first, whose blocks then
+// have no owner. All this is vLLM's behaviour (facts, pd-protocol.md 1.4). Threads: one. Owns: the
+// entries and the pulls.
 #pragma once
 
 #include <deque>
@@ -42,7 +44,8 @@ public:
     // A prefill for the transfer has its blocks.
     void expect(const std::string& transfer, std::uint64_t p_request);
     // It has finished, to be handed over.
-    void ready(const std::string& transfer, std::uint64_t p_request, const std::vector<BlockId>& blocks);
+    void ready(const std::string& transfer, std::uint64_t p_request,
+               const std::vector<BlockId>& blocks);
     // It ended otherwise.
     void drop(const std::string& transfer);
     // Prompt tokens known under a transfer, for nothing but tests and /sim/state.

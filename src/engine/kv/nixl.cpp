@@ -24,7 +24,9 @@ struct NixlConnector::Lease {
 // D's reading of one request's blocks.
 struct NixlConnector::Read {
     Read(NixlConnector& of, std::uint64_t its_sequence)
-        : connector(of), sequence(its_sequence), silence(Delegate<void()>::to<&Read::on_silence>(*this)) {}
+        : connector(of),
+          sequence(its_sequence),
+          silence(Delegate<void()>::to<&Read::on_silence>(*this)) {}
     void on_silence() { connector.read_over(pull, std::nullopt); }
 
     NixlConnector& connector;
@@ -33,7 +35,8 @@ struct NixlConnector::Read {
     Timer silence;
 };
 
-NixlConnector::NixlConnector(const Context& context, KvHost& host, SideChannel& channel, std::string engine_id)
+NixlConnector::NixlConnector(const Context& context, KvHost& host, SideChannel& channel,
+                             std::string engine_id)
     : context_(context),
       host_(host),
       channel_(channel),
@@ -67,7 +70,9 @@ bool NixlConnector::role_fits(const KvParams& params) const {
     return !params.do_remote_prefill || !params.remote_block_ids.empty();
 }
 
-bool NixlConnector::loads(const Sequence& sequence) const { return sequence.spec.kv->do_remote_prefill; }
+bool NixlConnector::loads(const Sequence& sequence) const {
+    return sequence.spec.kv->do_remote_prefill;
+}
 
 // -- D
 
@@ -77,17 +82,19 @@ void NixlConnector::start_load(Sequence& sequence) {
 
 bool NixlConnector::dropped(const KvParams& params, const std::string& request_id) {
     if (!params.do_remote_prefill) return true;
-    if (!params.remote_engine_id || !params.remote_request_id || !params.remote_host || !params.remote_port)
+    if (!params.remote_engine_id || !params.remote_request_id || !params.remote_host ||
+        !params.remote_port)
         return false;
     start_read(params, 0, request_id, false);
     return true;
 }
 
-void NixlConnector::start_read(const KvParams& params, std::uint64_t sequence, const std::string& request_id,
-                               bool wants_blocks) {
-    const auto address = params.remote_host && params.remote_port
-                             ? host_address(*params.remote_host, *params.remote_port, context_.options)
-                             : Result<io::Address>(fail(Errc::InvalidAddress));
+void NixlConnector::start_read(const KvParams& params, std::uint64_t sequence,
+                               const std::string& request_id, bool wants_blocks) {
+    const auto address =
+        params.remote_host && params.remote_port
+            ? host_address(*params.remote_host, *params.remote_port, context_.options)
+            : Result<io::Address>(fail(Errc::InvalidAddress));
     if (!address || !params.remote_request_id || !params.remote_engine_id) {
         context_.log("NIXL handshake failed: incomplete kv_transfer_params");
         failed_.push_back(sequence);
@@ -122,7 +129,8 @@ void NixlConnector::report_failures() {
 void NixlConnector::on_pull_response(std::uint64_t pull, const PullResponse& response) {
     if (!response.message.empty()) context_.log("NIXL: " + response.message);
     std::optional<std::uint64_t> content;
-    if (response.status == PullStatus::Finish && !response.ok.empty()) content = response.ok.front().content;
+    if (response.status == PullStatus::Finish && !response.ok.empty())
+        content = response.ok.front().content;
     read_over(pull, content);
 }
 
@@ -143,7 +151,9 @@ void NixlConnector::read_over(std::uint64_t pull, std::optional<std::uint64_t> c
 
 bool NixlConnector::finished(Sequence& sequence, FinishReason reason) {
     const KvParams* params = sequence.spec.kv.get();
-    if (params == nullptr || !params->do_remote_decode || !address_.valid() || sequence.blocks.empty()) return false;
+    if (params == nullptr || !params->do_remote_decode || !address_.valid() ||
+        sequence.blocks.empty())
+        return false;
     if (reason != FinishReason::Length && reason != FinishReason::Stop) return false;
     const std::string& request = sequence.spec.request_id;
     const std::uint32_t size = context_.options.timing.block_size;
@@ -151,12 +161,16 @@ bool NixlConnector::finished(Sequence& sequence, FinishReason reason) {
     JsonText json;
     json.begin_object().member("do_remote_prefill", true).member("do_remote_decode", false);
     json.key("remote_block_ids").begin_array().begin_array();
-    for (std::size_t i = 0; i < std::min(prompt_blocks, sequence.blocks.size()); ++i) json.value(sequence.blocks[i]);
+    for (std::size_t i = 0; i < std::min(prompt_blocks, sequence.blocks.size()); ++i)
+        json.value(sequence.blocks[i]);
     json.end_array().end_array();
     json.member("remote_engine_id", engine_id_).member("remote_request_id", request);
     json.member("remote_host", host_name_).member("remote_port", address_.port());
-    json.member("tp_size", context_.options.tensor_parallel).member("dcp_size", 1).member("pp_size", 1);
-    json.member("remote_num_tokens", sequence.spec.prompt_tokens).member("remote_blocks_expiry_time", nullptr);
+    json.member("tp_size", context_.options.tensor_parallel)
+        .member("dcp_size", 1)
+        .member("pp_size", 1);
+    json.member("remote_num_tokens", sequence.spec.prompt_tokens)
+        .member("remote_blocks_expiry_time", nullptr);
     json.member("transfer_mode", "pull").member("remote_prefill_cached_tokens", 0);
     json.member("remote_registration_generation", 0);
     sequence.returned_params = std::move(json.end_object().text);
@@ -184,7 +198,8 @@ void NixlConnector::on_pull(PullMessage message, std::unique_ptr<PullReplier> re
             if (!item.remote_blocks.empty()) ++context_.counters.transfers;
             lease_over(item.transfer, false);
         } else if (!item.remote_blocks.empty()) {
-            context_.log("Potentially invalid KV blocks for unrecognized request " + item.transfer + " retrieved");
+            context_.log("Potentially invalid KV blocks for unrecognized request " + item.transfer +
+                         " retrieved");
         }
     }
     replier->respond(response);

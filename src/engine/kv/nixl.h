@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// NixlConnector (pull) of one data parallel rank: P's answer says where its blocks are, D reads them.
+// NixlConnector (pull) of one data parallel rank: P's answer says where its blocks are, D reads
+// them.
 //
-// P keeps the blocks until D has read them or the lease is over; a later read finds whatever the blocks hold by then.
-// D has no check on that. The side channel's port is configured, not registered anywhere.
-// Threads: one. Owns: the leases and the reads.
+// P keeps the blocks until D has read them or the lease is over; a later read finds whatever the
+// blocks hold by then. D has no check on that. The side channel's port is configured, not
+// registered anywhere. Threads: one. Owns: the leases and the reads.
 #pragma once
 
 #include <memory>
@@ -17,7 +18,8 @@ namespace sluice::engine {
 
 class NixlConnector final : public KvConnector, private PullHandler, private PullEvents {
 public:
-    NixlConnector(const Context& context, KvHost& host, SideChannel& channel, std::string engine_id);
+    NixlConnector(const Context& context, KvHost& host, SideChannel& channel,
+                  std::string engine_id);
     ~NixlConnector() override;
 
     // Listens where D will ask; port 0 is an ephemeral one.
@@ -39,7 +41,8 @@ private:
 
     void on_pull(PullMessage message, std::unique_ptr<PullReplier> replier) override;
     void on_pull_response(std::uint64_t pull, const PullResponse& response) override;
-    void start_read(const KvParams& params, std::uint64_t sequence, const std::string& request_id, bool wants_blocks);
+    void start_read(const KvParams& params, std::uint64_t sequence, const std::string& request_id,
+                    bool wants_blocks);
     void read_over(std::uint64_t pull, std::optional<std::uint64_t> content);
     void lease_over(const std::string& request, bool expired);
     void report_failures();

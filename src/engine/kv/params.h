@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A request's kv_transfer_params, as far as the connectors read them. What has the wrong type counts as absent.
-// Threads: a value.
+// A request's kv_transfer_params, as far as the connectors read them. What has the wrong type
+// counts as absent. Threads: a value.
 #pragma once
 
 #include <cstdint>

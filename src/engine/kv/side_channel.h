@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The private channel between workers over which D asks for blocks and P says what came of it.
 //
-// As with vLLM's ZMQ sockets, nobody is told that a peer is unreachable or has died: a pull without an answer just
-// has none, and who asked has a timer. One pull gets any number of Continue responses and then one Finish or Error.
-// kv/http_side_channel.h is the only implementation so far.
+// As with vLLM's ZMQ sockets, nobody is told that a peer is unreachable or has died: a pull without
+// an answer just has none, and who asked has a timer. One pull gets any number of Continue
+// responses and then one Finish or Error. kv/http_side_channel.h is the only implementation so far.
 // Threads: one.
 #pragma once
 
@@ -18,9 +18,9 @@
 namespace sluice::engine {
 
 struct PullItem {
-    std::string request;       // D's name for it
-    std::string transfer;      // mooncake: the transfer id; nixl: P's request id
-    std::uint32_t blocks = 0;  // D's; 0: P may free its own, D wants none
+    std::string request;                       // D's name for it
+    std::string transfer;                      // mooncake: the transfer id; nixl: P's request id
+    std::uint32_t blocks = 0;                  // D's; 0: P may free its own, D wants none
     std::vector<std::uint32_t> remote_blocks;  // nixl: which blocks of P
 };
 
@@ -74,7 +74,8 @@ public:
 
     // The address it listens on; a port of 0 in `address` is an ephemeral one.
     virtual Result<io::Address> listen(const io::Address& address, PullHandler& handler) = 0;
-    virtual std::uint64_t pull(const io::Address& peer, const PullMessage& message, PullEvents& events) = 0;
+    virtual std::uint64_t pull(const io::Address& peer, const PullMessage& message,
+                               PullEvents& events) = 0;
     virtual void forget(std::uint64_t pull) = 0;
 
     // Run the loop until finished(). Repliers that are still around have no effect.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Finds stop strings in a text that grows token by token, and holds back what could be the beginning of one.
-// Threads: one. Owns: the text held back, shorter than the longest stop string.
+// Finds stop strings in a text that grows token by token, and holds back what could be the
+// beginning of one. Threads: one. Owns: the text held back, shorter than the longest stop string.
 #pragma once
 
 #include <algorithm>
@@ -18,8 +18,8 @@ public:
         for (const std::string& stop : stops_) longest_ = std::max(longest_, stop.size());
     }
 
-    // Appends the text that may be sent to `out`. Points to the stop string that was hit, if one was; the text
-    // ends there.
+    // Appends the text that may be sent to `out`. Points to the stop string that was hit, if one
+    // was; the text ends there.
     const std::string* feed(std::string_view text, std::string& out) {
         if (stops_.empty()) {
             out.append(text);

@@ -11,11 +11,16 @@ namespace {
 
 // Three letters each, so that a word and the space before it are one token.
 constexpr std::string_view kWords =
-    "ace act age aid air all and ant any ape arc ark arm art ash ask axe bay bed bee bel big bin bit bow box "
-    "boy bud bus but can cap car cat cow cry cup cut day dew die dig dim dog dot dry due ear eat ebb egg elm "
-    "end eye fan far fed few fig fin fir fit fix fly fog for fox fun fur gap gem get gig god got gum had ham "
-    "has hat hay hen her hex hid him his hit hop hot how hub hug hum ice ink ion its ivy jam jar jet job joy "
-    "key kid kin kit lab lap law lay let lid lie lip lit log lot low man map mat may men met mix mob mud net";
+    "ace act age aid air all and ant any ape arc ark arm art ash ask axe bay bed bee bel big bin "
+    "bit bow box "
+    "boy bud bus but can cap car cat cow cry cup cut day dew die dig dim dog dot dry due ear eat "
+    "ebb egg elm "
+    "end eye fan far fed few fig fin fir fit fix fly fog for fox fun fur gap gem get gig god got "
+    "gum had ham "
+    "has hat hay hen her hex hid him his hit hop hot how hub hug hum ice ink ion its ivy jam jar "
+    "jet job joy "
+    "key kid kin kit lab lap law lay let lid lie lip lit log lot low man map mat may men met mix "
+    "mob mud net";
 constexpr std::size_t kWordCount = (kWords.size() + 1) / 4;
 
 Token pack(std::string_view bytes) {

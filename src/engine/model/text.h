@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The imaginary model's language: a tokenizer and an endless text.
 //
-// A token is up to four bytes of text, packed into its id, so any id can be turned back. The text is a sequence of
-// words drawn by a hash of the prompt: the same prompt gives the same text on every engine, and another prompt
-// another one, so an answer that continued from somebody else's KV shows.
-// Threads: any (pure functions). Owns: nothing.
+// A token is up to four bytes of text, packed into its id, so any id can be turned back. The text
+// is a sequence of words drawn by a hash of the prompt: the same prompt gives the same text on
+// every engine, and another prompt another one, so an answer that continued from somebody else's KV
+// shows. Threads: any (pure functions). Owns: nothing.
 #pragma once
 
 #include <cstdint>

@@ -25,7 +25,8 @@ protected:
     }
     State feed(std::string_view text) { return feed(slice(text)); }
     State feed(Slice bytes) {
-        return reader.feed(std::move(bytes), Delegate<void(Slice)>::to<&BodyReaderTest::take>(*this));
+        return reader.feed(std::move(bytes),
+                           Delegate<void(Slice)>::to<&BodyReaderTest::take>(*this));
     }
     void take(Slice bytes) {
         EXPECT_FALSE(bytes.empty());
@@ -70,7 +71,8 @@ TEST_F(BodyReaderTest, SizedBodyBeyondFourGigabytes) {
         void take(Slice) {}
     } nothing;
     for (; fed < 5ULL << 30; fed += page.size)
-        ASSERT_EQ(reader.feed(page, Delegate<void(Slice)>::to<&Nothing::take>(nothing)), State::NeedMore);
+        ASSERT_EQ(reader.feed(page, Delegate<void(Slice)>::to<&Nothing::take>(nothing)),
+                  State::NeedMore);
     EXPECT_EQ(reader.remaining(), 3U);
     EXPECT_EQ(feed("abcd"), State::Complete);
     EXPECT_EQ(reader.take_rest().view(), "d");
@@ -145,7 +147,8 @@ TEST_F(BodyReaderTest, RandomChunksRandomCuts) {
         std::size_t at = 0;
         State state = State::NeedMore;
         while (state == State::NeedMore && at < wire.size()) {
-            const std::size_t size = std::min<std::size_t>(rng.between(1, rng.chance(0.5) ? 3 : 3000), wire.size() - at);
+            const std::size_t size =
+                std::min<std::size_t>(rng.between(1, rng.chance(0.5) ? 3 : 3000), wire.size() - at);
             state = feed(std::string_view(wire).substr(at, size));
             at += size;
         }
@@ -159,7 +162,8 @@ TEST_F(BodyReaderTest, RandomChunksRandomCuts) {
 TEST_F(BodyReaderTest, ChunkLinesAreBoundedOneByOne) {
     reader.start(Framing::Chunked, 0);
     // Many lines below the limit are no fault, however much they are together.
-    for (int i = 0; i < 1000; ++i) ASSERT_EQ(feed("1;" + std::string(200, 'e') + "\r\nx\r\n"), State::NeedMore);
+    for (int i = 0; i < 1000; ++i)
+        ASSERT_EQ(feed("1;" + std::string(200, 'e') + "\r\nx\r\n"), State::NeedMore);
     EXPECT_EQ(feed("1;" + std::string(300, 'e')), State::Bad);
 }
 

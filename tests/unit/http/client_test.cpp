@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The client and its pool on the simulated I/O: reuse, answers in every framing, failures and what they say, and what a
-// cancelled or replaced request does. Which answers are HTTP is in tests/vectors/http.
+// The client and its pool on the simulated I/O: reuse, answers in every framing, failures and what
+// they say, and what a cancelled or replaced request does. Which answers are HTTP is in
+// tests/vectors/http.
 
 #include <gtest/gtest.h>
 
@@ -20,7 +21,8 @@ using Kind = ClientFailure::Kind;
 
 // One request, answered with `answer`; the connection stays open.
 Asker& exchange(ClientBench& bench, std::string_view answer = kOk, std::size_t end = 0) {
-    const std::size_t before = bench.upstream_ends() > end ? bench.upstream_end(end).received.size() : 0;
+    const std::size_t before =
+        bench.upstream_ends() > end ? bench.upstream_end(end).received.size() : 0;
     Asker& asker = bench.start(kGet);
     EXPECT_TRUE(bench.run_until_received(end, before + kGet.size()));
     bench.upstream_end(end).send(answer);
@@ -139,7 +141,8 @@ TEST(HttpClient, TheMostRecentlyUsedConnectionIsTakenFirst) {
     ClientBench bench;
     Asker& one = bench.start(kGet);
     Asker& two = bench.start(kGet);
-    ASSERT_TRUE(bench.run_until_received(0, kGet.size()) && bench.run_until_received(1, kGet.size()));
+    ASSERT_TRUE(bench.run_until_received(0, kGet.size()) &&
+                bench.run_until_received(1, kGet.size()));
     bench.upstream_end(1).send(kOk);
     ASSERT_TRUE(bench.run([&] { return one.over() || two.over(); }));
     bench.upstream_end(0).send(kOk);
@@ -167,7 +170,8 @@ TEST(HttpClient, AnIdleConnectionThatBecomesReadableIsDropped) {
 
 TEST(HttpClient, WithConnectionCloseThereIsNoReuse) {
     ClientBench bench;
-    expect_ok(exchange(bench, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"));
+    expect_ok(
+        exchange(bench, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"));
     EXPECT_EQ(bench.pool->idle(), 0U);
     bench.settle();
     EXPECT_EQ(bench.pool->open(), 0U);
@@ -191,7 +195,9 @@ TEST(HttpClient, AnAddressChangeRetiresIdleConnectionsAtOnceAndBusyOnesAfterward
     bench.settle();
     EXPECT_EQ(bench.pool->open(), 0U);
     Asker& next = bench.start(kGet);
-    ASSERT_TRUE(bench.run([&] { return elsewhere.accepted.size() == 1 && !elsewhere.accepted[0]->received.empty(); }));
+    ASSERT_TRUE(bench.run([&] {
+        return elsewhere.accepted.size() == 1 && !elsewhere.accepted[0]->received.empty();
+    }));
     elsewhere.accepted[0]->send(kOk);
     ASSERT_TRUE(bench.run_until_over(next));
     expect_ok(next);
@@ -264,8 +270,9 @@ TEST(HttpClient, InterimAnswersAreSkipped) {
 
 TEST(HttpClient, BodilessAnswersKeepTheConnection) {
     ClientBench bench;
-    for (const std::string_view answer : {"HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-                                          "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"}) {
+    for (const std::string_view answer :
+         {"HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+          "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"}) {
         Asker& asker = exchange(bench, answer);
         EXPECT_EQ(asker.ends, 1);
         EXPECT_EQ(asker.body, "");
@@ -313,8 +320,10 @@ TEST(HttpClient, AnEarlyAnswerIsReadAndTheConnectionNotReused) {
 
 TEST(HttpClient, TruncatedAnswersAreFailures) {
     for (const std::string_view answer :
-         {"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
-          "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n", "HTTP/1.1 200 OK\r\nConte", "H"})
+         {"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok",
+          "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
+          "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n",
+          "HTTP/1.1 200 OK\r\nConte", "H"})
         for (const bool reset : {false, true}) {
             ClientBench bench;
             Asker& asker = bench.start(kGet);
@@ -350,8 +359,9 @@ TEST(HttpClient, ClosedWithoutAnAnswer) {
 }
 
 TEST(HttpClient, GarbageIsAProtocolFailure) {
-    for (const std::string_view answer : {"garbage\r\n\r\n", "HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
-                                          "HTTP/1.1 101 Switching Protocols\r\n\r\n", "\x15\x03\x01\x02\x02\n"}) {
+    for (const std::string_view answer :
+         {"garbage\r\n\r\n", "HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+          "HTTP/1.1 101 Switching Protocols\r\n\r\n", "\x15\x03\x01\x02\x02\n"}) {
         ClientBench bench;
         Asker& asker = exchange(bench, answer);
         expect_failure(asker, Kind::Protocol, true, true);
@@ -362,7 +372,8 @@ TEST(HttpClient, GarbageIsAProtocolFailure) {
 
 TEST(HttpClient, GarbageBehindTheHeadEndsTheBody) {
     ClientBench bench;
-    Asker& asker = exchange(bench, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\n");
+    Asker& asker =
+        exchange(bench, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\n");
     expect_failure(asker, Kind::Protocol, true, true);
     EXPECT_EQ(asker.heads, 1);
     EXPECT_EQ(asker.body, "ok");
@@ -400,7 +411,8 @@ TEST(HttpClient, TheConnectionLimitIsAFailureOfItsOwn) {
     Asker& three = bench.start(kGet);
     ASSERT_TRUE(bench.run_until_over(three));
     expect_failure(three, Kind::Limit, false, false);
-    ASSERT_TRUE(bench.run_until_received(0, kGet.size()) && bench.run_until_received(1, kGet.size()));
+    ASSERT_TRUE(bench.run_until_received(0, kGet.size()) &&
+                bench.run_until_received(1, kGet.size()));
     EXPECT_EQ(bench.pool->open(), 2U);
     bench.upstream_end(0).send(kOk);
     bench.upstream_end(1).send(kOk);
@@ -451,7 +463,8 @@ TEST(HttpClient, AStaleConnectionIsReplacedWithoutNotice) {
         bench.upstream_end(1).send(kOk);
         ASSERT_TRUE(bench.run_until_over(asker));
         expect_ok(asker);
-        EXPECT_EQ(bench.upstream_end(0).received.size(), kGet.size()) << "nothing of it was read there";
+        EXPECT_EQ(bench.upstream_end(0).received.size(), kGet.size())
+            << "nothing of it was read there";
         EXPECT_EQ(bench.upstream_end(1).received, kGet);
         replaced += static_cast<int>(bench.pool->counters().stale_replaced);
     }
@@ -518,7 +531,8 @@ TEST(HttpClient, AStaleUnixConnectionIsReplacedToo) {
         faults.late_completion = faults.reorder = 0.5;
         ClientBench bench({}, faults, seed, true);
         exchange(bench);
-        bench.world.freeze(bench.client_host, seconds(1));  // it does not see the end before it sends
+        bench.world.freeze(bench.client_host,
+                           seconds(1));  // it does not see the end before it sends
         Recorder& upstream = bench.upstream_end();
         upstream.close();
         ASSERT_TRUE(bench.run([&] { return upstream.stream.idle(); }));
@@ -614,7 +628,8 @@ TEST(HttpClient, CancelBeforeTheFirstTurn) {
     EXPECT_EQ(bench.pool->open(), 0U);
     bench.client_host.io().set_sockets_max(bench.client_host.io().sockets_open() + 1);
     Asker& one = bench.start(kGet);
-    Asker& two = bench.start(kGet);  // has no descriptor, and would be told so at the end of the turn
+    Asker& two =
+        bench.start(kGet);  // has no descriptor, and would be told so at the end of the turn
     two.cancel();
     one.cancel();
     bench.settle();
@@ -632,7 +647,8 @@ TEST(HttpClient, DestroyedRequestsAreCancelled) {
 }
 
 TEST(HttpClient, CancelAtEveryMoment) {
-    const std::string answer = "HTTP/1.1 103 Early Hints\r\n\r\n" + chunked_answer(pattern(60'000), 9000);
+    const std::string answer =
+        "HTTP/1.1 103 Early Hints\r\n\r\n" + chunked_answer(pattern(60'000), 9000);
     for (std::uint64_t seed = 1; seed <= 150; ++seed) {
         io::sim::Faults faults = io::sim::Faults::stormy();
         faults.clock_jump = 0;
@@ -657,7 +673,8 @@ TEST(HttpClient, CancelAtEveryMoment) {
     }
 }
 
-// Every request ends once, with the whole answer or with a failure; and none is read twice by the server.
+// Every request ends once, with the whole answer or with a failure; and none is read twice by the
+// server.
 TEST(HttpClient, InAStormEveryRequestEndsOnce) {
     int whole = 0;
     int failed = 0;
@@ -677,7 +694,8 @@ TEST(HttpClient, InAStormEveryRequestEndsOnce) {
                     ++reads[static_cast<std::size_t>(id)];
                     const double dice = bench.world.rng().unit();
                     if (dice < 0.05) return connection->stream.close(dice < 0.02);
-                    connection->send(chunked_answer("answer " + std::to_string(id) + pattern(3000), 1000));
+                    connection->send(
+                        chunked_answer("answer " + std::to_string(id) + pattern(3000), 1000));
                     if (dice > 0.7) {  // as a server that ends its keep-alive
                         connection->stream.close_when_sent();
                         return;
@@ -687,7 +705,8 @@ TEST(HttpClient, InAStormEveryRequestEndsOnce) {
         };
         for (int id = 0; id < 40; ++id) {
             bench.start("GET /" + std::to_string(id) + " HTTP/1.1\r\nHost: a\r\n\r\n");
-            if (bench.world.rng().chance(0.7)) bench.run_for(milliseconds(bench.world.rng().below(30)));
+            if (bench.world.rng().chance(0.7))
+                bench.run_for(milliseconds(bench.world.rng().below(30)));
         }
         ASSERT_TRUE(bench.run([&] {
             return std::ranges::all_of(bench.askers, [](const auto& each) { return each->over(); });

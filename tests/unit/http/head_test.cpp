@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Heads: the collector, the parsers' models, and the writer. Which heads are accepted is in tests/vectors/http.
+// Heads: the collector, the parsers' models, and the writer. Which heads are accepted is in
+// tests/vectors/http.
 
 #include <gtest/gtest.h>
 
@@ -29,8 +30,10 @@ protected:
 
 TEST_F(HeadTest, RequestModelHoldsWhatCame) {
     RequestHead head;
-    const auto error = parse_request_head(
-        slice("POST /v1/x?a=b&c HTTP/1.1\r\nHost: h:1\r\nContent-Length: 12\r\nX-Session-ID:  s 1 \r\n\r\n"), head);
+    const auto error =
+        parse_request_head(slice("POST /v1/x?a=b&c HTTP/1.1\r\nHost: h:1\r\nContent-Length: "
+                                 "12\r\nX-Session-ID:  s 1 \r\n\r\n"),
+                           head);
     ASSERT_FALSE(error) << error->message;
     EXPECT_EQ(head.method, "POST");
     EXPECT_EQ(head.target, "/v1/x?a=b&c");
@@ -54,8 +57,9 @@ TEST_F(HeadTest, ModelKeepsItsBytesAlive) {
 
 TEST_F(HeadTest, NothingOfAnEarlierRequestStays) {
     RequestHead head;
-    ASSERT_FALSE(parse_request_head(
-        slice("POST /?q HTTP/1.0\r\nContent-Length: 5\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"), head));
+    ASSERT_FALSE(parse_request_head(slice("POST /?q HTTP/1.0\r\nContent-Length: 5\r\nExpect: "
+                                          "100-continue\r\nConnection: close\r\n\r\n"),
+                                    head));
     ASSERT_FALSE(parse_request_head(slice("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), head));
     EXPECT_EQ(head.query, "");
     EXPECT_EQ(head.framing, Framing::None);
@@ -84,7 +88,8 @@ TEST_F(HeadTest, ARefusedHeadSaysWhatMethodItHad) {
 
 TEST_F(HeadTest, ResponseModelHoldsWhatCame) {
     ResponseHead head;
-    ASSERT_FALSE(parse_response_head(slice("HTTP/1.1 404 Not Found Here\r\nContent-Length: 7\r\n\r\n"), false, head));
+    ASSERT_FALSE(parse_response_head(
+        slice("HTTP/1.1 404 Not Found Here\r\nContent-Length: 7\r\n\r\n"), false, head));
     EXPECT_EQ(head.status, 404);
     EXPECT_EQ(head.reason, "Not Found Here");
     EXPECT_EQ(head.framing, Framing::Length);
@@ -99,7 +104,8 @@ TEST_F(HeadTest, ResponseModelHoldsWhatCame) {
 
 TEST_F(HeadTest, LengthOfAHeadAnswerIsKept) {
     ResponseHead head;
-    ASSERT_FALSE(parse_response_head(slice("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n"), true, head));
+    ASSERT_FALSE(
+        parse_response_head(slice("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n"), true, head));
     EXPECT_EQ(head.framing, Framing::None);
     EXPECT_EQ(head.content_length, 7U);
 }
@@ -128,7 +134,8 @@ TEST_F(HeadTest, IdentifiesKnownFieldsInAnyCase) {
 TEST_F(HeadTest, ListElements) {
     const auto elements = [](std::string_view list) {
         std::string joined;
-        for_each_list_element(list, [&](std::string_view element) { joined += "[" + std::string(element) + "]"; });
+        for_each_list_element(
+            list, [&](std::string_view element) { joined += "[" + std::string(element) + "]"; });
         return joined;
     };
     EXPECT_EQ(elements(""), "");
@@ -173,7 +180,8 @@ TEST_F(HeadTest, ADrippedHeadHoldsOneBuffer) {
     text.append(10000, 'x');
     for (const char c : text) {
         // Each byte in a page of its own, as receives deliver them.
-        ASSERT_EQ(collector.feed(slice(std::string_view(&c, 1)), pool), HeadCollector::State::NeedMore);
+        ASSERT_EQ(collector.feed(slice(std::string_view(&c, 1)), pool),
+                  HeadCollector::State::NeedMore);
         ASSERT_EQ(pool.buffers_in_use(), 1U);
     }
     ASSERT_EQ(collector.feed(slice("\r\n\r\n"), pool), HeadCollector::State::Complete);
@@ -182,7 +190,8 @@ TEST_F(HeadTest, ADrippedHeadHoldsOneBuffer) {
 
 TEST_F(HeadTest, PipelinedHeadsComeOutOneByOne) {
     HeadCollector collector;
-    Slice bytes = slice("GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n\r\nGET /3 HTTP/1.1\r\n\r\n");
+    Slice bytes =
+        slice("GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n\r\nGET /3 HTTP/1.1\r\n\r\n");
     for (const std::string expected : {"GET /1", "GET /2", "GET /3"}) {
         ASSERT_EQ(collector.feed(std::move(bytes), pool), HeadCollector::State::Complete);
         EXPECT_TRUE(collector.take_head().view().starts_with(expected));
@@ -228,12 +237,16 @@ std::string copied(BufferPool& pool, const FieldList& fields, FieldSet dropped) 
 
 TEST_F(HeadTest, CopiesAllButTheDropped) {
     RequestHead head;
-    ASSERT_FALSE(parse_request_head(
-        slice("GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: u\r\nVia: 1.1 x\r\nAccept-Encoding: gzip\r\n\r\n"), head));
-    EXPECT_EQ(copied(pool, head.fields, kHopByHop), "Host: a\r\nUser-Agent: u\r\nVia: 1.1 x\r\nAccept-Encoding: gzip\r\n");
-    EXPECT_EQ(copied(pool, head.fields, kHopByHop | FieldSet{FieldId::Host, FieldId::AcceptEncoding}),
-              "User-Agent: u\r\nVia: 1.1 x\r\n");
-    EXPECT_EQ(copied(pool, head.fields, {}).size(), head.bytes.size - std::strlen("GET / HTTP/1.1\r\n") - 2);
+    ASSERT_FALSE(parse_request_head(slice("GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: u\r\nVia: 1.1 "
+                                          "x\r\nAccept-Encoding: gzip\r\n\r\n"),
+                                    head));
+    EXPECT_EQ(copied(pool, head.fields, kHopByHop),
+              "Host: a\r\nUser-Agent: u\r\nVia: 1.1 x\r\nAccept-Encoding: gzip\r\n");
+    EXPECT_EQ(
+        copied(pool, head.fields, kHopByHop | FieldSet{FieldId::Host, FieldId::AcceptEncoding}),
+        "User-Agent: u\r\nVia: 1.1 x\r\n");
+    EXPECT_EQ(copied(pool, head.fields, {}).size(),
+              head.bytes.size - std::strlen("GET / HTTP/1.1\r\n") - 2);
 }
 
 TEST_F(HeadTest, OtherFieldsAreInNoSet) {
@@ -283,7 +296,8 @@ TEST_F(HeadTest, ErrorAnswers) {
     TextWriter writer(arena);
     write_error_json(writer, 400, "say \"why\"\n\\ \x01", "max_tokens");
     EXPECT_EQ(writer.view(),
-              "{\"error\":{\"message\":\"say \\\"why\\\"\\u000a\\\\ \\u0001\",\"type\":\"BadRequestError\","
+              "{\"error\":{\"message\":\"say \\\"why\\\"\\u000a\\\\ "
+              "\\u0001\",\"type\":\"BadRequestError\","
               "\"param\":\"max_tokens\",\"code\":400}}");
 }
 
@@ -292,7 +306,8 @@ TEST_F(HeadTest, ErrorAnswerWithoutParameter) {
     TextWriter writer(arena);
     write_error_json(writer, 503, "busy");
     EXPECT_EQ(writer.view(),
-              "{\"error\":{\"message\":\"busy\",\"type\":\"ServiceUnavailableError\",\"param\":null,\"code\":503}}");
+              "{\"error\":{\"message\":\"busy\",\"type\":\"ServiceUnavailableError\",\"param\":"
+              "null,\"code\":503}}");
 }
 
 TEST_F(HeadTest, ErrorTypes) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The server on the simulated I/O: requests in order, answers in every framing, bodies wherever they land.
+// The server on the simulated I/O: requests in order, answers in every framing, bodies wherever
+// they land.
 
 #include <gtest/gtest.h>
 
@@ -14,11 +15,14 @@ using http::ServerConnection;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-std::string get(std::string_view path) { return "GET " + std::string(path) + " HTTP/1.1\r\nHost: a\r\n\r\n"; }
+std::string get(std::string_view path) {
+    return "GET " + std::string(path) + " HTTP/1.1\r\nHost: a\r\n\r\n";
+}
 
 std::string post(std::string_view path, std::string_view body) {
-    return "POST " + std::string(path) + " HTTP/1.1\r\nHost: a\r\nContent-Length: " + std::to_string(body.size()) +
-           "\r\n\r\n" + std::string(body);
+    return "POST " + std::string(path) +
+           " HTTP/1.1\r\nHost: a\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" +
+           std::string(body);
 }
 
 std::string chunked_post(std::string_view body, std::size_t chunk) {
@@ -64,12 +68,14 @@ TEST(HttpServer, ManyPipelinedRequestsInOneSegment) {
     ServerBench bench;
     Recorder& client = bench.connect();
     std::string bytes;
-    for (int i = 0; i < 300; ++i) bytes += i % 3 == 0 ? post("/" + std::to_string(i), "b") : get("/" + std::to_string(i));
+    for (int i = 0; i < 300; ++i)
+        bytes += i % 3 == 0 ? post("/" + std::to_string(i), "b") : get("/" + std::to_string(i));
     ASSERT_LT(bytes.size(), 16000U);
     const auto answers = bench.ask(client, bytes, 300);
     ASSERT_EQ(answers.size(), 300U);
     for (int i = 0; i < 300; ++i)
-        ASSERT_EQ(answers[i].body, (i % 3 == 0 ? "POST /" : "GET /") + std::to_string(i) + (i % 3 == 0 ? "\nb" : "\n"));
+        ASSERT_EQ(answers[i].body, (i % 3 == 0 ? "POST /" : "GET /") + std::to_string(i) +
+                                       (i % 3 == 0 ? "\nb" : "\n"));
 }
 
 TEST(HttpServer, PipelinedRequestsAreServedOneAtATime) {
@@ -105,7 +111,8 @@ TEST(HttpServer, ARequestSplitOverPagesWhileAnotherIsServed) {
         };
         Recorder& client = bench.connect();
         const std::string large = pattern(50000);
-        const auto answers = bench.ask(client, get("/1") + post("/2", large) + chunked_post(large, 7000) + get("/4"), 4);
+        const auto answers = bench.ask(
+            client, get("/1") + post("/2", large) + chunked_post(large, 7000) + get("/4"), 4);
         ASSERT_EQ(answers.size(), 4U) << seed;
         EXPECT_EQ(answers[0].body, "");
         EXPECT_TRUE(answers[1].body == large) << seed;
@@ -174,8 +181,10 @@ TEST(HttpServer, AnswersThatNobodyReadsHoldUpTheNextRequests) {
 // ---- bodies
 
 TEST(HttpServer, BodiesOfAllSizesAreExactAndContiguous) {
-    std::vector<std::size_t> sizes = {1, 2, 100, 4096, 16000, 20000, 65536, 300000, 1 << 20, 3'000'001};
-    for (std::size_t near_page = 16240; near_page <= 16330; near_page += 9) sizes.push_back(near_page);
+    std::vector<std::size_t> sizes = {1,     2,     100,    4096,    16000,
+                                      20000, 65536, 300000, 1 << 20, 3'000'001};
+    for (std::size_t near_page = 16240; near_page <= 16330; near_page += 9)
+        sizes.push_back(near_page);
     for (const std::size_t size : sizes)
         for (std::uint64_t seed = 1; seed <= 3; ++seed) {
             ServerBench bench({}, seed == 1 ? io::sim::Faults() : cutting(), seed);
@@ -183,8 +192,9 @@ TEST(HttpServer, BodiesOfAllSizesAreExactAndContiguous) {
             const std::string body = pattern(size, static_cast<unsigned>(seed));
             const std::string expected = "POST /x\n" + body;
             // Each followed by another request in the same bytes.
-            const auto answers = bench.ask(client, post("/x", body) + get("/next") + chunked_post(body, 10007) +
-                                                       get("/last"), 4);
+            const auto answers = bench.ask(
+                client, post("/x", body) + get("/next") + chunked_post(body, 10007) + get("/last"),
+                4);
             ASSERT_EQ(answers.size(), 4U) << size << " seed " << seed;
             ASSERT_TRUE(answers[0].body == expected) << size << " seed " << seed;
             ASSERT_EQ(answers[1].body, "GET /next\n");
@@ -225,6 +235,37 @@ TEST(HttpServer, ABodyThatFitsBehindItsHeadIsReceivedThere) {
     EXPECT_TRUE(in_place);
 }
 
+// Its head waited behind another request, so that a receive into a page is already under way when
+// its buffer is chosen.
+TEST(HttpServer, ABodyThatComesInAPageAfterAllIsLeftAloneByWhatFollows) {
+    for (const std::size_t size : {10'000U, 16'000U}) {
+        ServerBench bench;
+        std::vector<ServerConnection*> serving;
+        bench.handler.when_request = [&](ServerConnection& connection) {
+            serving.push_back(&connection);
+        };
+        const std::string body = pattern(size);
+        const std::string bytes = post("/2", body);
+        Recorder& client = bench.connect();
+        client.send(get("/1"));
+        bench.settle();
+        client.send(std::string_view(bytes).substr(0, bytes.size() - size));
+        bench.settle();
+        serving.at(0)->respond(200, "", "");
+        client.send(body);
+        bench.settle();
+        client.send(get("/3" + std::string(5000, 'x')));
+        bench.settle();
+        ASSERT_EQ(serving.size(), 2U);
+        EXPECT_TRUE(serving[1]->body().view() == body);
+        serving[1]->respond(200, "", "");
+        bench.settle();
+        ASSERT_EQ(serving.size(), 3U);
+        serving[2]->respond(200, "", "");
+        EXPECT_EQ(bench.ask(client, "", 3).size(), 3U);
+    }
+}
+
 TEST(HttpServer, ALargeBodyTakesOneBufferOfItsSize) {
     ServerBench bench;
     const std::string body = pattern(900000);
@@ -259,7 +300,8 @@ TEST(HttpServer, ReleasedRequestsHoldNoBytes) {
 TEST(HttpServer, ABodyWithoutMemoryIsRefused) {
     ServerBench bench({}, {}, 1, 10, 2 << 20);
     Recorder& client = bench.connect();
-    const auto answers = bench.ask(client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\nxyz");
+    const auto answers =
+        bench.ask(client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\nxyz");
     ASSERT_EQ(answers.size(), 1U);
     EXPECT_EQ(answers[0].status, 503);
     EXPECT_EQ(bench.handler.refused, std::vector<int>{503});
@@ -321,7 +363,9 @@ TEST(HttpServer, ContinueIsNotSentWhenTheBodyIsThere) {
 
 TEST(HttpServer, ContinueIsNotSentWhenTheHeadIsRefused) {
     ServerBench bench;
-    bench.handler.when_head = [](ServerConnection& connection) { connection.respond_error(404, "no"); };
+    bench.handler.when_head = [](ServerConnection& connection) {
+        connection.respond_error(404, "no");
+    };
     Recorder& client = bench.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
     ASSERT_TRUE(bench.run_until_closed(client));
@@ -335,7 +379,8 @@ TEST(HttpServer, ContinueIsNotSentWhenTheHeadIsRefused) {
 // ---- answers
 
 // Starts an answer, and writes two pieces in this turn and two in a later one.
-void write_in_two_turns(ServerBench& bench, ServerConnection& connection, std::optional<std::uint64_t> length) {
+void write_in_two_turns(ServerBench& bench, ServerConnection& connection,
+                        std::optional<std::uint64_t> length) {
     connection.start_response(200, "X-One: 1\r\n", length);
     connection.write(slice_of(bench.server_loop.buffers(), "one "));
     connection.write(slice_of(bench.server_loop.buffers(), "two "));
@@ -376,7 +421,9 @@ TEST(HttpServer, AnAnswerOfKnownLength) {
 TEST(HttpServer, AnAnswerShorterOrLongerThanItsLengthBreaks) {
     for (const std::uint64_t length : {17U, 19U}) {
         ServerBench bench;
-        bench.handler.when_request = [&](ServerConnection& c) { write_in_two_turns(bench, c, length); };
+        bench.handler.when_request = [&](ServerConnection& c) {
+            write_in_two_turns(bench, c, length);
+        };
         Recorder& client = bench.connect();
         client.send(get("/") + get("/"));
         ASSERT_TRUE(bench.run_until_closed(client));
@@ -392,7 +439,8 @@ TEST(HttpServer, AnAnswerToHeadHasNoBody) {
             if (c.request().path == "/next") return c.respond(200, "", "next");
             EXPECT_TRUE(c.is_head_method());
             if (how == 0) return c.respond(200, "text/plain", "hello");
-            write_in_two_turns(bench, c, how == 1 ? std::optional<std::uint64_t>(18) : std::nullopt);
+            write_in_two_turns(bench, c,
+                               how == 1 ? std::optional<std::uint64_t>(18) : std::nullopt);
         };
         Recorder& client = bench.connect();
         client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n" + get("/next"));
@@ -461,7 +509,8 @@ TEST(HttpServer, ARefusalAfterAChunkedAnswerIsNotChunked) {
     EXPECT_EQ(answers[0].status, 400);
     EXPECT_TRUE(answers[0].whole);
     EXPECT_FALSE(answers[0].chunked);
-    EXPECT_TRUE(answers[0].body.starts_with("{\"error\"") && answers[0].body.ends_with("}}")) << answers[0].body;
+    EXPECT_TRUE(answers[0].body.starts_with("{\"error\"") && answers[0].body.ends_with("}}"))
+        << answers[0].body;
 }
 
 TEST(HttpServer, ARefusalAfterHeadHasItsBody) {
@@ -559,9 +608,10 @@ TEST(HttpServer, ACutAnswerIsVisiblyBroken) {
         std::optional<std::uint64_t> length;
         bool breaks;  // only a reset shows it
     };
-    for (const Case& c : {Case{"GET / HTTP/1.1\r\nHost: a\r\n\r\n", {}, false},
-                          Case{"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 100, false},
-                          Case{"GET / HTTP/1.0\r\n\r\n", {}, true}, Case{"GET / HTTP/1.0\r\n\r\n", 100, false}}) {
+    for (const Case& c :
+         {Case{"GET / HTTP/1.1\r\nHost: a\r\n\r\n", {}, false},
+          Case{"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 100, false},
+          Case{"GET / HTTP/1.0\r\n\r\n", {}, true}, Case{"GET / HTTP/1.0\r\n\r\n", 100, false}}) {
         ServerBench bench;
         ServerConnection* serving = nullptr;
         bench.handler.when_request = [&](ServerConnection& connection) {
@@ -598,7 +648,8 @@ TEST(HttpServer, ACutBeforeTheAnswerIsAClosedConnection) {
 // Takes all memory that there is, the open text page included.
 std::vector<Slice> take_all_memory(ServerBench& bench, ServerConnection& connection) {
     std::vector<Slice> held;
-    while (BufferRef page = bench.server_loop.buffers().allocate_page()) held.push_back({page, 0, 1});
+    while (BufferRef page = bench.server_loop.buffers().allocate_page())
+        held.push_back({page, 0, 1});
     while (true) {
         TextWriter writer(connection.texts());
         writer.append(std::string(300, 'x'));
@@ -612,7 +663,8 @@ TEST(HttpServer, WithoutMemoryForAnAnswerTheConnectionBreaks) {
     std::vector<Slice> held;
     bench.handler.when_request = [&](ServerConnection& connection) {
         held = take_all_memory(bench, connection);
-        connection.respond(200, "text/plain", std::string(600, 'x'), "X-Long: " + std::string(600, 'y') + "\r\n");
+        connection.respond(200, "text/plain", std::string(600, 'x'),
+                           "X-Long: " + std::string(600, 'y') + "\r\n");
     };
     Recorder& client = bench.connect();
     client.send(get("/"));
@@ -633,7 +685,9 @@ TEST(HttpServer, WithoutMemoryForAChunkTheHandlerIsToldOnce) {
         connection.set_context(&mark);
         connection.start_response(200, "", {});
     };
-    bench.handler.when_gone = [&](ServerConnection& connection) { EXPECT_EQ(connection.context(), &mark); };
+    bench.handler.when_gone = [&](ServerConnection& connection) {
+        EXPECT_EQ(connection.context(), &mark);
+    };
     Recorder& client = bench.connect();
     client.send(get("/"));
     bench.settle();
@@ -656,8 +710,10 @@ TEST(HttpServer, WithoutMemoryForAChunkACutIsACut) {
             connection.start_response(200, "", {});
             connection.write(slice_of(bench.server_loop.buffers(), "piece"));
             held = take_all_memory(bench, connection);
-            if (end) connection.end_response();
-            else connection.cut_response();
+            if (end)
+                connection.end_response();
+            else
+                connection.cut_response();
         };
         Recorder& client = bench.connect();
         client.send(get("/"));

@@ -214,7 +214,7 @@ TEST(SimFaults, LateCompletionsAreLate) {
 
 // A receive that is cancelled while bytes arrive ends in either way, and both ways happen.
 TEST(SimFaults, ACancelMayWinOrLose) {
-    struct Target : OpTarget {
+    struct Target final : OpTarget {
         void on_completion(Completion& completion) override {
             result = completion.result;
             ended = true;
@@ -464,7 +464,7 @@ TEST(SimFaults, BytesForAMachineThatStartedAgainAreAnsweredWithAReset) {
 
 // ---- misuse
 
-struct Ignore : OpTarget {
+struct Ignore final : OpTarget {
     void on_completion(Completion&) override {}
 };
 
@@ -521,7 +521,7 @@ private:
     // A connected socket without a stream.
     struct Raw {
         Raw() {
-            struct Connected : OpTarget {
+            struct Connected final : OpTarget {
                 void on_completion(Completion&) override { done = true; }
                 bool done = false;
             } connected;
