@@ -32,6 +32,7 @@ struct EngineArguments {
     engine::EngineOptions options;
     std::string host = "0.0.0.0";
     std::string ports = "8000";
+    std::string unix_path;
     std::string kv_transfer_config;
     std::string tool_call_parser;
     bool auto_tool_choice = false;
@@ -83,6 +84,8 @@ void add_vllm_flags(FlagSet& flags, EngineArguments& arguments) {
     flags.text("--host", arguments.host, "IP address to listen on");
     flags.text("--port", arguments.ports,
                "Port; several, with commas, are as many engines in one process");
+    flags.text("--uds", arguments.unix_path,
+               "Path of a unix socket to listen on instead of --host and --port");
     flags.number("--tensor-parallel-size", options.tensor_parallel, 1, 256,
                  "Workers that an engine registers (-tp)");
     flags.number("--data-parallel-size", options.data_parallel, 1, 256,
@@ -228,12 +231,18 @@ std::vector<engine::EngineOptions> options_of_each(const EngineArguments& argume
         refuse("VLLM_MOONCAKE_BOOTSTRAP_PORT", bootstrap_text,
                "one port, or as many as --port has");
     const std::string host = arguments.host == "localhost" ? "127.0.0.1" : arguments.host;
-    const std::vector<std::string> ports = split(arguments.ports);
+    // A unix socket is one engine; the KV channels are TCP all the same.
+    const std::vector<std::string> ports =
+        arguments.unix_path.empty() ? split(arguments.ports) : std::vector<std::string>{"0"};
     const std::uint64_t seed = arguments.seed != 0 ? arguments.seed : random_seed();
     std::vector<engine::EngineOptions> all;
     for (std::size_t i = 0; i < ports.size(); ++i) {
         engine::EngineOptions options = arguments.options;
-        const auto address = io::Address::from_ip(host, to_port("--port", ports[i]));
+        const auto address = arguments.unix_path.empty()
+                                 ? io::Address::from_ip(host, to_port("--port", ports[i]))
+                                 : io::Address::from_unix_path(arguments.unix_path);
+        if (!address && !arguments.unix_path.empty())
+            refuse("--uds", arguments.unix_path, "a path of a unix socket");
         if (!address) refuse("--host", arguments.host, "an IP address, e.g. 127.0.0.1 or ::");
         options.listen = *address;
         const std::uint16_t first =
@@ -292,8 +301,9 @@ void raise_descriptor_limit() {
 
 std::string describe_ready(const engine::Engine& engine) {
     const engine::EngineOptions& options = engine.options();
-    std::string line = fmt::format("sluice engine: {} ready on http://{}", options.model_name(),
-                                   engine.address().text());
+    std::string line =
+        fmt::format("sluice engine: {} ready on {}{}", options.model_name(),
+                    engine.address().is_unix() ? "" : "http://", engine.address().text());
     if (options.kv.connector == engine::ConnectorKind::None) return line;
     line += options.kv.connector == engine::ConnectorKind::Mooncake ? ", MooncakeConnector"
                                                                     : ", NixlConnector";

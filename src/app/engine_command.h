@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // `sluice engine MODEL ...`: one or more stand-in engines, used as `vllm serve` is, on one thread.
-// Threads: the calling one, for all of them. Errors: throws FlagError (flags.h) for a bad command line; 1 if an engine
-// cannot start or dies; 0 after SIGTERM or SIGINT.
+// Threads: the calling one, for all of them. Errors: throws FlagError (flags.h) for a bad command
+// line; 1 if an engine cannot start or dies; 0 after SIGTERM or SIGINT.
 #pragma once
 
 namespace sluice::app {

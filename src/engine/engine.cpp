@@ -165,7 +165,6 @@ void Engine::Impl::on_death() {
 
 void Engine::Impl::on_gone() {
     phase_ = Phase::Dead;
-    dead_ = true;
     close_listener(true);
     if (!core_) return;
     core_->stop();

@@ -8,6 +8,19 @@
 
 namespace sluice::engine {
 
+namespace {
+
+constexpr std::uint32_t kSequencesMax = 1 << 19;  // of an engine; a rank has room for more
+
+// What a header field may hold. The id may come from a JSON body.
+bool is_field_value(std::string_view text) {
+    for (const char c : text)
+        if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) return false;
+    return true;
+}
+
+}  // namespace
+
 struct Engine::Impl::Endpoint {
     std::string_view path;
     std::string_view method;
@@ -181,9 +194,11 @@ void Engine::Impl::generate(Connection& connection, Api api, const Fault& fault)
             "EngineCore encountered an issue. See stack trace (above) for the root cause.");
         return connection.respond(500, "application/json", format.error(lost));
     }
-    const auto waiting = core_->scheduler_counts().waiting;
+    const SchedulerCounts now = core_->scheduler_counts();
     const auto wanted = request->n * static_cast<std::uint32_t>(request->prompts.size());
-    if (options_.timing.max_queued > 0 && waiting + wanted > options_.timing.max_queued) {
+    const bool queue_full =
+        options_.timing.max_queued > 0 && now.waiting + wanted > options_.timing.max_queued;
+    if (queue_full || now.running + now.waiting + now.loading + wanted > kSequencesMax) {
         ++counters_.admission_rejections;
         return refuse_generation(
             connection, format,
@@ -212,7 +227,8 @@ void Engine::Impl::start_generation(Connection& connection, GenerateRequest requ
 
     const std::string id = request_id(connection, request.request_id);
     std::string lines;
-    if (options_.enable_request_id_headers) lines = "X-Request-Id: " + id + "\r\n";
+    if (options_.enable_request_id_headers && is_field_value(id))
+        lines = "X-Request-Id: " + id + "\r\n";
     auto made = std::make_unique<Generation>(context_, *this, *scheduler, connection,
                                              std::move(request), fault);
     Generation& generation = *made;

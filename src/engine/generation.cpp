@@ -282,7 +282,8 @@ void Generation::tell_connector() {
 }
 
 void Generation::abort_sequences() {
-    for (Choice& choice : answer_.choices) scheduler_.abort(std::exchange(choice.sequence, 0));
+    for (Choice& choice : answer_.choices)
+        if (choice.sequence != 0) scheduler_.abort(std::exchange(choice.sequence, 0));
 }
 
 void Generation::over() {

@@ -68,7 +68,6 @@ private:
     bool answer_fault(Connection& connection, const Fault& fault);
     void generate(Connection& connection, Api api, const Fault& fault);
     void start_generation(Connection& connection, GenerateRequest request, const Fault& fault);
-    void generate_chat(Connection& connection);
     void refuse_generation(Connection& connection, const Format& format, const Refusal& refusal);
     std::string request_id(const Connection& connection, const std::string& of_body);
 
@@ -116,9 +115,7 @@ private:
     Timer sweep_;
     Fault fault_;  // of the request whose handler runs
     bool core_wanted_ = false;
-    bool dead_ = false;
     std::uint32_t restarts_ = 0;
-    std::uint32_t connections_idle_ = 0;
 };
 
 }  // namespace sluice::engine

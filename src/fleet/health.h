@@ -17,7 +17,7 @@
 namespace sluice::fleet {
 
 struct HealthOptions {
-    std::uint32_t failures_to_open = 5;
+    std::uint32_t failures_to_open = 3;
     Duration open_first = std::chrono::seconds(1);
     Duration open_max = std::chrono::seconds(30);
 };

@@ -19,8 +19,8 @@ const llhttp_settings_t& BodyReader::settings() {
     return made;
 }
 
-// A parser that stands behind the head of a chunked message. The real head was parsed by itself; each chunked body
-// starts from a copy of this.
+// A parser that stands behind the head of a chunked message. The real head was parsed by itself;
+// each chunked body starts from a copy of this.
 const llhttp_t& BodyReader::prototype() {
     static const llhttp_t made = [] {
         llhttp_t parser;
@@ -46,18 +46,22 @@ void BodyReader::start(Framing framing, std::uint64_t content_length) {
 
 BodyReader::State BodyReader::feed(Slice bytes, Delegate<void(Slice)> sink) {
     switch (framing_) {
-        case Framing::None: rest_ = std::move(bytes); return State::Complete;
+        case Framing::None:
+            rest_ = std::move(bytes);
+            return State::Complete;
         case Framing::UntilClose:
             if (!bytes.empty()) sink(std::move(bytes));
             return State::NeedMore;
         case Framing::Length: {
-            const auto mine = static_cast<std::size_t>(std::min<std::uint64_t>(remaining_, bytes.size));
+            const auto mine =
+                static_cast<std::size_t>(std::min<std::uint64_t>(remaining_, bytes.size));
             remaining_ -= mine;
             rest_ = bytes.from(mine);
             if (mine > 0) sink(bytes.part(0, mine));
             return remaining_ == 0 ? State::Complete : State::NeedMore;
         }
-        case Framing::Chunked: return feed_chunked(bytes, sink);
+        case Framing::Chunked:
+            return feed_chunked(bytes, sink);
     }
     UNREACHABLE();
 }
@@ -89,7 +93,8 @@ BodyReader::State BodyReader::feed_chunked(const Slice& bytes, Delegate<void(Sli
     const char* at = seen_until_ = bytes.data();
     const char* const end = at + bytes.size;
     while (at < end) {
-        const llhttp_errno_t verdict = llhttp_execute(&chunks_, at, static_cast<std::size_t>(end - at));
+        const llhttp_errno_t verdict =
+            llhttp_execute(&chunks_, at, static_cast<std::size_t>(end - at));
         if (verdict != HPE_OK && verdict != HPE_PAUSED) return refuse("invalid chunked encoding");
         at = verdict == HPE_OK ? end : llhttp_get_error_pos(&chunks_);
         if (!count_overhead_until(at)) return refuse("a chunk line or trailer that is too long");

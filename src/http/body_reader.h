@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Finds the end of a message body, for every framing, and hands out its bytes where they lie.
 //
-// Chunked bodies go through llhttp; the peer's chunk lines, extensions and trailers end here and are never
-// passed on. Their size is bounded (kChunkLineMax, kTrailerBytesMax).
-// Threads: one. Owns: nothing. Costs: nothing a byte, except chunk lines.
-// Errors: Bad with a sentence.
+// Chunked bodies go through llhttp; the peer's chunk lines, extensions and trailers end here and
+// are never passed on. Their size is bounded (kChunkLineMax, kTrailerBytesMax). Threads: one. Owns:
+// nothing. Costs: nothing a byte, except chunk lines. Errors: Bad with a sentence.
 #pragma once
 
 #include <llhttp.h>
@@ -20,9 +19,11 @@ public:
 
     void start(Framing framing, std::uint64_t content_length);
 
-    // Gives the body's parts of `bytes` to `sink`. After Complete, rest() is what followed the message.
+    // Gives the body's parts of `bytes` to `sink`. After Complete, rest() is what followed the
+    // message.
     State feed(Slice bytes, Delegate<void(Slice)> sink);
-    // The stream has ended: Complete if that is how this body ends, otherwise Bad (it was cut short).
+    // The stream has ended: Complete if that is how this body ends, otherwise Bad (it was cut
+    // short).
     State end_of_stream();
 
     Slice take_rest() { return std::move(rest_); }
@@ -49,7 +50,7 @@ private:
 
     Framing framing_ = Framing::None;
     std::uint64_t remaining_ = 0;
-    std::size_t overhead_ = 0;      // bytes of the chunk line or trailer being read
+    std::size_t overhead_ = 0;  // bytes of the chunk line or trailer being read
     std::size_t overhead_max_ = 0;
     bool complete_ = false;
     const char* fault_ = nullptr;

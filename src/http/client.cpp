@@ -17,20 +17,28 @@ bool ClientFailure::is_local() const {
         case ENFILE:
         case ENOBUFS:
         case ENOMEM:
-        case EADDRNOTAVAIL: return true;
-        default: return false;
+        case EADDRNOTAVAIL:
+            return true;
+        default:
+            return false;
     }
 }
 
 std::string ClientFailure::describe() const {
     switch (kind) {
-        case Kind::Connect: return "could not connect: " + sluice::describe(Error{Errc::System, error.os});
-        case Kind::ConnectTimeout: return "the connection attempt timed out";
-        case Kind::Closed: return answered ? "closed the connection in the middle of its answer"
-                                           : "closed the connection without an answer";
-        case Kind::Broken: return "the connection broke: " + sluice::describe(error);
-        case Kind::Protocol: return "sent bytes that are not valid HTTP";
-        case Kind::Limit: return "no further connection may be opened to it";
+        case Kind::Connect:
+            return "could not connect: " + sluice::describe(Error{Errc::System, error.os});
+        case Kind::ConnectTimeout:
+            return "the connection attempt timed out";
+        case Kind::Closed:
+            return answered ? "closed the connection in the middle of its answer"
+                            : "closed the connection without an answer";
+        case Kind::Broken:
+            return "the connection broke: " + sluice::describe(error);
+        case Kind::Protocol:
+            return "sent bytes that are not valid HTTP";
+        case Kind::Limit:
+            return "no further connection may be opened to it";
     }
     return {};
 }
@@ -91,7 +99,8 @@ ClientConnection* UpstreamPool::take_idle() {
 ClientConnection* UpstreamPool::open_new() { return connections_.emplace(*this); }
 
 void UpstreamPool::keep(ClientConnection& connection) {
-    if (draining_ || idle_count_ >= limits::kIdleConnectionsMax || !(connection.address() == address_))
+    if (draining_ || idle_count_ >= limits::kIdleConnectionsMax ||
+        !(connection.address() == address_))
         return connection.retire();
     idle_.push_back(connection);
     ++idle_count_;
@@ -145,7 +154,8 @@ void ClientConnection::begin(ClientRequest& request, bool reused) {
     stream_.mark_sent_position();
     sent_before_ = stream_.sent();
     if (reused) {
-        for (std::size_t i = 0; i < request.message_.count(); ++i) stream_.send(request.message_[i]);
+        for (std::size_t i = 0; i < request.message_.count(); ++i)
+            stream_.send(request.message_[i]);
         stream_.set_reading(true);
     }
 }
@@ -158,11 +168,15 @@ void ClientConnection::on_connected() {
 
 void ClientConnection::on_bytes(Slice bytes) {
     switch (state_) {
-        case State::Waiting: return take_head_bytes(std::move(bytes));
-        case State::Body: return take_body_bytes(std::move(bytes));
-        case State::Idle: return close();  // nobody asked: whatever this is, it poisons the connection
+        case State::Waiting:
+            return take_head_bytes(std::move(bytes));
+        case State::Body:
+            return take_body_bytes(std::move(bytes));
+        case State::Idle:
+            return close();  // nobody asked: whatever this is, it poisons the connection
         case State::Connecting:
-        case State::Closing: return;
+        case State::Closing:
+            return;
     }
 }
 
@@ -173,9 +187,12 @@ void ClientConnection::take_head_bytes(Slice bytes) {
     }
     while (state_ == State::Waiting) {
         switch (collector_.feed(std::move(bytes), pool_.loop_.buffers())) {
-            case HeadCollector::State::NeedMore: return;
-            case HeadCollector::State::Bad: return fail(ClientFailure::Kind::Protocol, {Errc::ProtocolViolation});
-            case HeadCollector::State::Complete: break;
+            case HeadCollector::State::NeedMore:
+                return;
+            case HeadCollector::State::Bad:
+                return fail(ClientFailure::Kind::Protocol, {Errc::ProtocolViolation});
+            case HeadCollector::State::Complete:
+                break;
         }
         Slice head = collector_.take_head();
         Slice rest = collector_.take_rest();
@@ -194,8 +211,8 @@ void ClientConnection::head_complete(Slice rest) {
     reader_.start(head_.framing, head_.content_length);
     request_->events_.on_response_head(head_);
     if (request_ == nullptr) return;  // the user cancelled
-    const bool bodiless =
-        head_.framing == Framing::None || (head_.framing == Framing::Length && head_.content_length == 0);
+    const bool bodiless = head_.framing == Framing::None ||
+                          (head_.framing == Framing::Length && head_.content_length == 0);
     if (bodiless) return answer_complete(rest.empty());
     if (!rest.empty()) take_body_bytes(std::move(rest));
 }
@@ -205,12 +222,16 @@ void ClientConnection::pass_body(Slice bytes) {
 }
 
 void ClientConnection::take_body_bytes(Slice bytes) {
-    const auto state = reader_.feed(std::move(bytes), Delegate<void(Slice)>::to<&ClientConnection::pass_body>(*this));
+    const auto state = reader_.feed(std::move(bytes),
+                                    Delegate<void(Slice)>::to<&ClientConnection::pass_body>(*this));
     if (request_ == nullptr) return;
     switch (state) {
-        case BodyReader::State::NeedMore: return;
-        case BodyReader::State::Bad: return fail(ClientFailure::Kind::Protocol, {Errc::ProtocolViolation});
-        case BodyReader::State::Complete: return answer_complete(reader_.take_rest().empty());
+        case BodyReader::State::NeedMore:
+            return;
+        case BodyReader::State::Bad:
+            return fail(ClientFailure::Kind::Protocol, {Errc::ProtocolViolation});
+        case BodyReader::State::Complete:
+            return answer_complete(reader_.take_rest().empty());
     }
 }
 
@@ -233,9 +254,11 @@ void ClientConnection::answer_complete(bool reusable) {
 void ClientConnection::go_idle() { pool_.loop_.arm(deadline_, pool_.options_.idle_timeout); }
 
 void ClientConnection::on_end() {
-    if (state_ == State::Body && reader_.end_of_stream() == BodyReader::State::Complete) return answer_complete(false);
+    if (state_ == State::Body && reader_.end_of_stream() == BodyReader::State::Complete)
+        return answer_complete(false);
     if (state_ == State::Idle || state_ == State::Closing) return close();
-    // Whether a unix socket's peer got the request is known when the send has ended (may_have_been_read).
+    // Whether a unix socket's peer got the request is known when the send has ended
+    // (may_have_been_read).
     ended_ = address_.is_unix() && state_ == State::Waiting && !answered_ && stream_.unsent() > 0;
     if (!ended_) fail(ClientFailure::Kind::Closed, {Errc::ConnectionClosed});
 }
@@ -246,11 +269,13 @@ void ClientConnection::on_sent() {
 
 void ClientConnection::on_broken(Error error) {
     if (state_ == State::Idle || state_ == State::Closing) return close();
-    fail(state_ == State::Connecting ? ClientFailure::Kind::Connect : ClientFailure::Kind::Broken, error);
+    fail(state_ == State::Connecting ? ClientFailure::Kind::Connect : ClientFailure::Kind::Broken,
+         error);
 }
 
 void ClientConnection::on_deadline() {
-    if (state_ == State::Connecting) return fail(ClientFailure::Kind::ConnectTimeout, {Errc::Timeout});
+    if (state_ == State::Connecting)
+        return fail(ClientFailure::Kind::ConnectTimeout, {Errc::Timeout});
     close();
 }
 
@@ -271,7 +296,8 @@ void ClientConnection::fail(ClientFailure::Kind kind, Error error) {
 bool ClientConnection::may_have_been_read(Error error) {
     if (state_ == State::Connecting) return false;
     if (answered_) return true;
-    // Only a send ends with EPIPE, and then it took nothing. A unix socket knows no acknowledgements.
+    // Only a send ends with EPIPE, and then it took nothing. A unix socket knows no
+    // acknowledgements.
     if (error.os == EPIPE && stream_.sent() == sent_before_) return false;
     return stream_.acknowledged_since_mark();
 }

@@ -4,11 +4,11 @@
 //   UpstreamPool   one endpoint's connections on one worker; idle ones are kept warm and watched
 //   ClientRequest  a request in flight, a member of whoever asked (a leg, a probe)
 //
-// An idle connection is retired before the server's keep-alive ends, and dropped as soon as it becomes readable. A
-// pooled connection that turns out closed when it is used, before the peer's kernel acknowledged a byte of the
-// request, is replaced by a new one without the caller noticing; anything else is reported, and whether
-// the peer may have acted on the request with it.
-// Threads: one. Owns: the connections.
+// An idle connection is retired before the server's keep-alive ends, and dropped as soon as it
+// becomes readable. A pooled connection that turns out closed when it is used, before the peer's
+// kernel acknowledged a byte of the request, is replaced by a new one without the caller noticing;
+// anything else is reported, and whether the peer may have acted on the request with it. Threads:
+// one. Owns: the connections.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +26,8 @@ struct ClientFailure {
     enum class Kind : std::uint8_t { Connect, ConnectTimeout, Closed, Broken, Protocol, Limit };
     Kind kind;
     Error error{Errc::ConnectionClosed};
-    bool delivered = true;   // the peer may have read some of the request
-    bool answered = false;   // some of the answer had come
+    bool delivered = true;  // the peer may have read some of the request
+    bool answered = false;  // some of the answer had come
 
     // Our side's shortage (descriptors, ports, the connection limit), not the peer's fault.
     bool is_local() const;
@@ -55,8 +55,8 @@ public:
     ClientRequest& operator=(const ClientRequest&) = delete;
     ~ClientRequest() { cancel(); }
 
-    // `message`: head and body, complete. Exactly one of on_response_end and on_response_failed follows, never
-    // from within this call, unless cancel() comes first.
+    // `message`: head and body, complete. Exactly one of on_response_end and on_response_failed
+    // follows, never from within this call, unless cancel() comes first.
     void start(UpstreamPool& pool, SliceQueue message, bool is_head_method = false);
     // No event follows. The connection is closed, which is how vLLM learns of a cancellation.
     void cancel();

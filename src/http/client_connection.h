@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One connection to an endpoint: sends a request, reads its answer, goes back to the pool. Private to client.cpp.
+// One connection to an endpoint: sends a request, reads its answer, goes back to the pool. Private
+// to client.cpp.
 #pragma once
 
 #include "http/client.h"

@@ -26,22 +26,35 @@ void append_escaped(TextWriter& writer, std::string_view text) {
 
 std::string_view error_type_of(std::uint16_t status) {
     switch (status) {
-        case 401: return "AuthenticationError";
-        case 403: return "PermissionDeniedError";
-        case 404: return "NotFoundError";
-        case 408: return "RequestTimeoutError";
-        case 413: return "RequestTooLargeError";
-        case 422: return "UnprocessableEntityError";
-        case 429: return "RateLimitError";
-        case 501: return "NotImplementedError";
-        case 502: return "BadGatewayError";
-        case 503: return "ServiceUnavailableError";
-        case 504: return "GatewayTimeoutError";
-        default: return status < 500 ? "BadRequestError" : "InternalServerError";
+        case 401:
+            return "AuthenticationError";
+        case 403:
+            return "PermissionDeniedError";
+        case 404:
+            return "NotFoundError";
+        case 408:
+            return "RequestTimeoutError";
+        case 413:
+            return "RequestTooLargeError";
+        case 422:
+            return "UnprocessableEntityError";
+        case 429:
+            return "RateLimitError";
+        case 501:
+            return "NotImplementedError";
+        case 502:
+            return "BadGatewayError";
+        case 503:
+            return "ServiceUnavailableError";
+        case 504:
+            return "GatewayTimeoutError";
+        default:
+            return status < 500 ? "BadRequestError" : "InternalServerError";
     }
 }
 
-void write_error_json(TextWriter& writer, std::uint16_t status, std::string_view message, std::string_view param) {
+void write_error_json(TextWriter& writer, std::uint16_t status, std::string_view message,
+                      std::string_view param) {
     writer.append("{\"error\":{\"message\":\"");
     append_escaped(writer, message);
     writer.append("\",\"type\":\"");

@@ -13,6 +13,7 @@ namespace sluice::http {
 std::string_view error_type_of(std::uint16_t status);
 
 // Appends the JSON object. `param` may be empty (null).
-void write_error_json(TextWriter& writer, std::uint16_t status, std::string_view message, std::string_view param = {});
+void write_error_json(TextWriter& writer, std::uint16_t status, std::string_view message,
+                      std::string_view param = {});
 
 }  // namespace sluice::http

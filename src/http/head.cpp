@@ -64,7 +64,9 @@ bool FieldList::add(std::string_view name, std::string_view value) {
 
 Field FieldList::operator[](std::size_t i) const {
     const Entry& entry = entries_[i];
-    return {{base_ + entry.name_at, entry.name_size}, {base_ + entry.value_at, entry.value_size}, entry.id};
+    return {{base_ + entry.name_at, entry.name_size},
+            {base_ + entry.value_at, entry.value_size},
+            entry.id};
 }
 
 std::size_t FieldList::count(FieldId id) const {
@@ -89,8 +91,9 @@ bool FieldList::has_token(FieldId id, std::string_view token) const {
     bool found = false;
     for (std::size_t i = 0; i < count_; ++i)
         if (entries_[i].id == id)
-            for_each_list_element((*this)[i].value,
-                                  [&](std::string_view element) { found |= equals_ignoring_case(element, token); });
+            for_each_list_element((*this)[i].value, [&](std::string_view element) {
+                found |= equals_ignoring_case(element, token);
+            });
     return found;
 }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The model of an HTTP/1.1 head: what the parser fills and everything else reads.
 //
-// Names and values are views into the head's own bytes, which the model keeps alive. A head is never forwarded
-// as bytes: the writer makes a new one from this model (head_writer.h).
-// Threads: one. Costs: 12 bytes a field.
+// Names and values are views into the head's own bytes, which the model keeps alive. A head is
+// never forwarded as bytes: the writer makes a new one from this model (head_writer.h). Threads:
+// one. Costs: 12 bytes a field.
 #pragma once
 
 #include <array>
@@ -69,7 +69,7 @@ public:
     Field operator[](std::size_t i) const;
 
     std::size_t count(FieldId id) const;
-    std::optional<std::string_view> find(FieldId id) const;         // the first one
+    std::optional<std::string_view> find(FieldId id) const;  // the first one
     std::optional<std::string_view> find(std::string_view name) const;
     // True if a field `id` holds `token` as a list element, ignoring case.
     bool has_token(FieldId id, std::string_view token) const;
@@ -87,11 +87,11 @@ private:
 enum class Framing : std::uint8_t { None, Length, Chunked, UntilClose };
 
 struct RequestHead {
-    Slice bytes;               // keeps the views alive
+    Slice bytes;  // keeps the views alive
     std::string_view method;
-    std::string_view target;   // as it came
-    std::string_view path;     // without query
-    std::string_view query;    // without '?'
+    std::string_view target;  // as it came
+    std::string_view path;    // without query
+    std::string_view query;   // without '?'
     std::uint8_t minor_version = 1;
     bool keep_alive = true;
     bool expects_continue = false;
@@ -117,8 +117,10 @@ void for_each_list_element(std::string_view list, F&& visit) {
         const auto comma = list.find(',');
         std::string_view element = list.substr(0, comma);
         list = comma == std::string_view::npos ? std::string_view() : list.substr(comma + 1);
-        while (!element.empty() && (element.front() == ' ' || element.front() == '\t')) element.remove_prefix(1);
-        while (!element.empty() && (element.back() == ' ' || element.back() == '\t')) element.remove_suffix(1);
+        while (!element.empty() && (element.front() == ' ' || element.front() == '\t'))
+            element.remove_prefix(1);
+        while (!element.empty() && (element.back() == ' ' || element.back() == '\t'))
+            element.remove_suffix(1);
         if (!element.empty()) visit(element);
     }
 }

@@ -55,7 +55,8 @@ HeadCollector::State HeadCollector::feed(Slice bytes, BufferPool& pool) {
         // Whatever the network's cuts: a head that is too large is that first.
         if (!in_head_ && at > kFirstLineMax) return refuse(414, kLineTooLong);
         if (scanned_ > limits::kHeadBytesMax) return refuse(431, kHeadTooLarge);
-        if (at == line_begin_ || begin[at - 1] != '\r') return refuse(400, "a line feed without a carriage return");
+        if (at == line_begin_ || begin[at - 1] != '\r')
+            return refuse(400, "a line feed without a carriage return");
         const bool empty_line = at - 1 == line_begin_;
         line_begin_ = at + 1;
         if (!empty_line) {
@@ -69,7 +70,8 @@ HeadCollector::State HeadCollector::feed(Slice bytes, BufferPool& pool) {
             return State::Complete;
         } else {
             // Empty lines before a request are tolerated, a few of them (RFC 9112, 2.2).
-            if (++empty_lines_ > limits::kLeadingEmptyLinesMax) return refuse(400, "empty lines instead of a request");
+            if (++empty_lines_ > limits::kLeadingEmptyLinesMax)
+                return refuse(400, "empty lines instead of a request");
             held_ = held_.from(scanned_);
             line_begin_ = scanned_ = 0;
             if (held_.empty()) {

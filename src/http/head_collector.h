@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Gathers the bytes of one head until its empty line, wherever the network cut them.
 //
-// The usual head arrives in one piece and is not copied. Pieces that follow are appended behind the first (in its
-// page if there is room), so that a client that drips bytes holds one buffer, not one page a byte. A line feed
-// without a carriage return is refused as soon as it is seen, not when a timer ends.
-// Threads: one. Owns: the gathered buffer. Costs: each byte is looked at once.
+// The usual head arrives in one piece and is not copied. Pieces that follow are appended behind the
+// first (in its page if there is room), so that a client that drips bytes holds one buffer, not one
+// page a byte. A line feed without a carriage return is refused as soon as it is seen, not when a
+// timer ends. Threads: one. Owns: the gathered buffer. Costs: each byte is looked at once.
 #pragma once
 
 #include <optional>

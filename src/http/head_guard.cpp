@@ -19,7 +19,8 @@ constexpr std::array<std::uint8_t, 256> make_classes() {
     for (int c = '0'; c <= '9'; ++c) classes[c] = kTokenChar;
     for (int c = 'a'; c <= 'z'; ++c) classes[c] = kTokenChar;
     for (int c = 'A'; c <= 'Z'; ++c) classes[c] = kTokenChar;
-    for (const char c : std::string_view("!#$%&'*+-.^_`|~")) classes[static_cast<unsigned char>(c)] = kTokenChar;
+    for (const char c : std::string_view("!#$%&'*+-.^_`|~"))
+        classes[static_cast<unsigned char>(c)] = kTokenChar;
     return classes;
 }
 
@@ -76,8 +77,8 @@ RequestLineFault split_request_line(std::string_view line, RequestLine& out) {
         const auto byte = static_cast<unsigned char>(c);
         if (byte <= ' ' || byte >= 127 || c == '#') return RequestLineFault::BadTarget;
     }
-    if (version.size() != 8 || !version.starts_with("HTTP/") || version[6] != '.' || version[5] < '0' ||
-        version[5] > '9' || version[7] < '0' || version[7] > '9')
+    if (version.size() != 8 || !version.starts_with("HTTP/") || version[6] != '.' ||
+        version[5] < '0' || version[5] > '9' || version[7] < '0' || version[7] > '9')
         return RequestLineFault::Malformed;
     if (version[5] != '1' || version[7] > '1') return RequestLineFault::UnknownVersion;
     out.minor_version = version[7] - '0';

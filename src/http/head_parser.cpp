@@ -11,8 +11,8 @@ namespace {
 
 constexpr HeadError kTooManyFields{431, "too many header fields"};
 
-// What llhttp's callbacks collect. The head is complete and contiguous, so each span comes whole or in
-// adjacent parts.
+// What llhttp's callbacks collect. The head is complete and contiguous, so each span comes whole or
+// in adjacent parts.
 struct Collector {
     FieldList* fields;
     std::string_view name;
@@ -21,7 +21,8 @@ struct Collector {
 
     static Collector& of(llhttp_t* parser) { return *static_cast<Collector*>(parser->data); }
     static void extend(std::string_view& span, const char* at, std::size_t size) {
-        span = span.empty() ? std::string_view(at, size) : std::string_view(span.data(), span.size() + size);
+        span = span.empty() ? std::string_view(at, size)
+                            : std::string_view(span.data(), span.size() + size);
     }
     static int on_name(llhttp_t* parser, const char* at, std::size_t size) {
         extend(of(parser).name, at, size);
@@ -59,7 +60,8 @@ const llhttp_settings_t& head_settings() {
 }
 
 // Runs llhttp over the head. What it refuses is refused; the parser is left for its flags.
-std::optional<HeadError> run_llhttp(llhttp_type_t type, const Slice& bytes, FieldList& fields, llhttp_t& parser) {
+std::optional<HeadError> run_llhttp(llhttp_type_t type, const Slice& bytes, FieldList& fields,
+                                    llhttp_t& parser) {
     fields.reset(bytes.data());
     Collector collector{&fields, {}, {}};
     llhttp_init(&parser, type, &head_settings());
@@ -67,10 +69,14 @@ std::optional<HeadError> run_llhttp(llhttp_type_t type, const Slice& bytes, Fiel
     const llhttp_errno_t verdict = llhttp_execute(&parser, bytes.data(), bytes.size);
     if (collector.overflow) return kTooManyFields;
     switch (verdict) {
-        case HPE_PAUSED: return std::nullopt;
-        case HPE_INVALID_METHOD: return HeadError{501, "this method is not supported"};
-        case HPE_INVALID_VERSION: return HeadError{505, "this HTTP version is not supported"};
-        default: return HeadError{400, "the head breaks the rules of HTTP"};
+        case HPE_PAUSED:
+            return std::nullopt;
+        case HPE_INVALID_METHOD:
+            return HeadError{501, "this method is not supported"};
+        case HPE_INVALID_VERSION:
+            return HeadError{505, "this HTTP version is not supported"};
+        default:
+            return HeadError{400, "the head breaks the rules of HTTP"};
     }
 }
 
@@ -85,8 +91,10 @@ bool is_registered_name(std::string_view text) {
     constexpr std::string_view kHex = "0123456789abcdefABCDEF";
     for (std::size_t i = 0; i < text.size(); ++i) {
         const char c = text[i];
-        const bool alphanumeric = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-        if (alphanumeric || std::string_view("-._~!$&'()*+,;=").find(c) != std::string_view::npos) continue;
+        const bool alphanumeric =
+            (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+        if (alphanumeric || std::string_view("-._~!$&'()*+,;=").find(c) != std::string_view::npos)
+            continue;
         if (c != '%' || text.size() - i < 3 || kHex.find(text[i + 1]) == std::string_view::npos ||
             kHex.find(text[i + 2]) == std::string_view::npos)
             return false;
@@ -102,9 +110,11 @@ bool is_authority(std::string_view text) {
         const auto close = text.find(']');
         if (close == std::string_view::npos || close == 1) return false;
         for (const char c : text.substr(1, close - 1))
-            if (std::string_view("0123456789abcdefABCDEF:.").find(c) == std::string_view::npos) return false;
+            if (std::string_view("0123456789abcdefABCDEF:.").find(c) == std::string_view::npos)
+                return false;
         const std::string_view rest = text.substr(close + 1);
-        return rest.empty() || (rest.front() == ':' && (rest.size() == 1 || all_digits(rest.substr(1))));
+        return rest.empty() ||
+               (rest.front() == ':' && (rest.size() == 1 || all_digits(rest.substr(1))));
     }
     const auto colon = text.find(':');
     const std::string_view host = text.substr(0, colon);
@@ -123,7 +133,8 @@ HeadError refuse_coding(std::string_view list) {
         last = coding;
         times_chunked += equals_ignoring_case(coding, "chunked");
     });
-    if (!equals_ignoring_case(last, "chunked")) return {400, "a Transfer-Encoding that does not end with chunked"};
+    if (!equals_ignoring_case(last, "chunked"))
+        return {400, "a Transfer-Encoding that does not end with chunked"};
     if (times_chunked > 1) return {400, "chunked more than once"};
     return {501, "only the transfer coding \"chunked\" is supported"};
 }
@@ -146,7 +157,8 @@ std::optional<HeadError> read_framing(const FieldList& fields, int minor_version
     const std::string_view text = *fields.find(FieldId::ContentLength);
     if (!all_digits(text) || text.size() > 18) return HeadError{400, "an invalid Content-Length"};
     content_length = 0;
-    for (const char c : text) content_length = content_length * 10 + static_cast<std::uint64_t>(c - '0');
+    for (const char c : text)
+        content_length = content_length * 10 + static_cast<std::uint64_t>(c - '0');
     framing = Framing::Length;
     return std::nullopt;
 }
@@ -166,7 +178,8 @@ std::optional<HeadError> check_host(RequestHead& head) {
 
 std::optional<HeadError> read_target(RequestHead& head) {
     std::string_view target = head.target;
-    if (target.size() > limits::kRequestTargetMax) return HeadError{414, "the request target is too long"};
+    if (target.size() > limits::kRequestTargetMax)
+        return HeadError{414, "the request target is too long"};
     if (head.method == "CONNECT") return HeadError{501, "CONNECT is not supported"};
     if (target == "*") {
         if (head.method != "OPTIONS") return HeadError{400, "the target * is for OPTIONS only"};
@@ -180,7 +193,8 @@ std::optional<HeadError> read_target(RequestHead& head) {
         if (scheme == 0) return HeadError{400, "an invalid request target"};
         target.remove_prefix(scheme);
         const auto slash = target.find_first_of("/?");
-        if (!is_authority(target.substr(0, slash))) return HeadError{400, "an invalid authority in the target"};
+        if (!is_authority(target.substr(0, slash)))
+            return HeadError{400, "an invalid authority in the target"};
         target = slash == std::string_view::npos ? std::string_view("/") : target.substr(slash);
         if (target.front() == '?') {
             head.path = "/";
@@ -197,7 +211,8 @@ std::optional<HeadError> read_target(RequestHead& head) {
 std::optional<HeadError> check_expectation(RequestHead& head) {
     const auto expectation = head.fields.find(FieldId::Expect);
     if (!expectation || head.minor_version == 0) return std::nullopt;
-    if (head.fields.count(FieldId::Expect) > 1 || !equals_ignoring_case(*expectation, "100-continue"))
+    if (head.fields.count(FieldId::Expect) > 1 ||
+        !equals_ignoring_case(*expectation, "100-continue"))
         return HeadError{417, "the only known expectation is 100-continue"};
     head.expects_continue = true;
     return std::nullopt;
@@ -227,15 +242,20 @@ std::optional<HeadError> parse_request_head(Slice bytes, RequestHead& head) {
 
     RequestLine line;
     switch (split_request_line(first_line(head.bytes), line)) {
-        case RequestLineFault::None: break;
-        case RequestLineFault::Malformed: return HeadError{400, "an invalid request line"};
-        case RequestLineFault::BadTarget: return HeadError{400, "an invalid character in the request target"};
-        case RequestLineFault::UnknownVersion: return HeadError{505, "this HTTP version is not supported"};
+        case RequestLineFault::None:
+            break;
+        case RequestLineFault::Malformed:
+            return HeadError{400, "an invalid request line"};
+        case RequestLineFault::BadTarget:
+            return HeadError{400, "an invalid character in the request target"};
+        case RequestLineFault::UnknownVersion:
+            return HeadError{505, "this HTTP version is not supported"};
     }
     head.method = line.method;
     head.target = line.target;
     head.minor_version = static_cast<std::uint8_t>(line.minor_version);
-    // llhttp also rejects CONNECT targets and the like with less telling errors, so the target comes first.
+    // llhttp also rejects CONNECT targets and the like with less telling errors, so the target
+    // comes first.
     if (auto error = read_target(head)) return error;
 
     llhttp_t parser;
@@ -243,17 +263,21 @@ std::optional<HeadError> parse_request_head(Slice bytes, RequestHead& head) {
         // A conflict of framings is more telling than llhttp's "invalid".
         Framing framing = Framing::None;
         std::uint64_t length = 0;
-        if (auto telling = read_framing(head.fields, head.minor_version, framing, length)) return telling;
+        if (auto telling = read_framing(head.fields, head.minor_version, framing, length))
+            return telling;
         return error;
     }
     if (auto error = check_host(head)) return error;
-    if (auto error = read_framing(head.fields, head.minor_version, head.framing, head.content_length)) return error;
+    if (auto error =
+            read_framing(head.fields, head.minor_version, head.framing, head.content_length))
+        return error;
     if (auto error = check_expectation(head)) return error;
     head.keep_alive = persistent(head.fields, head.minor_version);
     return std::nullopt;
 }
 
-std::optional<HeadError> parse_response_head(Slice bytes, bool to_head_request, ResponseHead& head) {
+std::optional<HeadError> parse_response_head(Slice bytes, bool to_head_request,
+                                             ResponseHead& head) {
     head.bytes = std::move(bytes);
     head.framing = Framing::UntilClose;
     head.content_length = 0;
@@ -261,12 +285,13 @@ std::optional<HeadError> parse_response_head(Slice bytes, bool to_head_request, 
 
     const std::string_view line = first_line(head.bytes);
     // "HTTP/1.x SP 3 digits [SP reason]"
-    if (line.size() < 12 || !line.starts_with("HTTP/1.") || line[8] != ' ' || !all_digits(line.substr(9, 3)) ||
-        (line.size() > 12 && line[12] != ' ') || (line[7] != '0' && line[7] != '1'))
+    if (line.size() < 12 || !line.starts_with("HTTP/1.") || line[8] != ' ' ||
+        !all_digits(line.substr(9, 3)) || (line.size() > 12 && line[12] != ' ') ||
+        (line[7] != '0' && line[7] != '1'))
         return HeadError{502, "an invalid status line"};
     head.minor_version = static_cast<std::uint8_t>(line[7] - '0');
-    head.status =
-        static_cast<std::uint16_t>((line[9] - '0') * 100 + (line[10] - '0') * 10 + (line[11] - '0'));
+    head.status = static_cast<std::uint16_t>((line[9] - '0') * 100 + (line[10] - '0') * 10 +
+                                             (line[11] - '0'));
     head.reason = line.size() > 13 ? line.substr(13) : std::string_view();
     if (head.status < 100 || head.status > 599) return HeadError{502, "an invalid status code"};
 
@@ -276,7 +301,8 @@ std::optional<HeadError> parse_response_head(Slice bytes, bool to_head_request, 
     if (read_framing(head.fields, head.minor_version, head.framing, head.content_length))
         return HeadError{502, "contradictory or unknown framing"};
     head.keep_alive = persistent(head.fields, head.minor_version);
-    if (to_head_request || head.status < 200 || head.status == 204 || head.status == 304) head.framing = Framing::None;
+    if (to_head_request || head.status < 200 || head.status == 204 || head.status == 304)
+        head.framing = Framing::None;
     if (head.framing == Framing::UntilClose) head.keep_alive = false;
     return std::nullopt;
 }

@@ -8,39 +8,66 @@ namespace sluice::http {
 namespace {
 
 // A peer's Connection field may not remove these.
-constexpr FieldSet kProtected{FieldId::Host,        FieldId::Authorization, FieldId::ContentType, FieldId::XRequestId,
-                              FieldId::XDataParallelRank, FieldId::Via,     FieldId::Date};
+constexpr FieldSet kProtected{FieldId::Host,       FieldId::Authorization,     FieldId::ContentType,
+                              FieldId::XRequestId, FieldId::XDataParallelRank, FieldId::Via,
+                              FieldId::Date};
 
 }  // namespace
 
 std::string_view reason_of(std::uint16_t status) {
     switch (status) {
-        case 100: return "Continue";
-        case 200: return "OK";
-        case 201: return "Created";
-        case 204: return "No Content";
-        case 304: return "Not Modified";
-        case 400: return "Bad Request";
-        case 401: return "Unauthorized";
-        case 403: return "Forbidden";
-        case 404: return "Not Found";
-        case 405: return "Method Not Allowed";
-        case 408: return "Request Timeout";
-        case 409: return "Conflict";
-        case 413: return "Content Too Large";
-        case 414: return "URI Too Long";
-        case 415: return "Unsupported Media Type";
-        case 417: return "Expectation Failed";
-        case 422: return "Unprocessable Content";
-        case 429: return "Too Many Requests";
-        case 431: return "Request Header Fields Too Large";
-        case 500: return "Internal Server Error";
-        case 501: return "Not Implemented";
-        case 502: return "Bad Gateway";
-        case 503: return "Service Unavailable";
-        case 504: return "Gateway Timeout";
-        case 505: return "HTTP Version Not Supported";
-        default: return "Unknown";
+        case 100:
+            return "Continue";
+        case 200:
+            return "OK";
+        case 201:
+            return "Created";
+        case 204:
+            return "No Content";
+        case 304:
+            return "Not Modified";
+        case 400:
+            return "Bad Request";
+        case 401:
+            return "Unauthorized";
+        case 403:
+            return "Forbidden";
+        case 404:
+            return "Not Found";
+        case 405:
+            return "Method Not Allowed";
+        case 408:
+            return "Request Timeout";
+        case 409:
+            return "Conflict";
+        case 413:
+            return "Content Too Large";
+        case 414:
+            return "URI Too Long";
+        case 415:
+            return "Unsupported Media Type";
+        case 417:
+            return "Expectation Failed";
+        case 422:
+            return "Unprocessable Content";
+        case 429:
+            return "Too Many Requests";
+        case 431:
+            return "Request Header Fields Too Large";
+        case 500:
+            return "Internal Server Error";
+        case 501:
+            return "Not Implemented";
+        case 502:
+            return "Bad Gateway";
+        case 503:
+            return "Service Unavailable";
+        case 504:
+            return "Gateway Timeout";
+        case 505:
+            return "HTTP Version Not Supported";
+        default:
+            return "Unknown";
     }
 }
 
@@ -72,12 +99,14 @@ void copy_fields(TextWriter& writer, const FieldList& fields, FieldSet dropped) 
     for (std::size_t i = 0; i < fields.size(); ++i)
         if (fields[i].id == FieldId::Connection)
             for_each_list_element(fields[i].value, [&](std::string_view token) {
-                names_others |= !equals_ignoring_case(token, "keep-alive") && !equals_ignoring_case(token, "close");
+                names_others |= !equals_ignoring_case(token, "keep-alive") &&
+                                !equals_ignoring_case(token, "close");
             });
     for (std::size_t i = 0; i < fields.size(); ++i) {
         const Field field = fields[i];
         if (dropped.contains(field.id)) continue;
-        if (names_others && !kProtected.contains(field.id) && fields.has_token(FieldId::Connection, field.name))
+        if (names_others && !kProtected.contains(field.id) &&
+            fields.has_token(FieldId::Connection, field.name))
             continue;
         write_field(writer, field.name, field.value);
     }

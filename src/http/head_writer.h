@@ -35,17 +35,25 @@ private:
 
 // What concerns one connection only (RFC 9110, 7.6.1), and what the writer decides itself.
 inline constexpr FieldSet kHopByHop{
-    FieldId::Connection,       FieldId::KeepAlive, FieldId::ProxyConnection,    FieldId::ProxyAuthenticate,
-    FieldId::ProxyAuthorization, FieldId::TE,      FieldId::Trailer,            FieldId::TransferEncoding,
-    FieldId::Upgrade,          FieldId::Expect,    FieldId::ContentLength,
+    FieldId::Connection,
+    FieldId::KeepAlive,
+    FieldId::ProxyConnection,
+    FieldId::ProxyAuthenticate,
+    FieldId::ProxyAuthorization,
+    FieldId::TE,
+    FieldId::Trailer,
+    FieldId::TransferEncoding,
+    FieldId::Upgrade,
+    FieldId::Expect,
+    FieldId::ContentLength,
 };
 
 void write_status_line(TextWriter& writer, std::uint16_t status);
 void write_field(TextWriter& writer, std::string_view name, std::string_view value);
 void write_field(TextWriter& writer, std::string_view name, std::uint64_t value);
 
-// Copies all fields but `dropped` and those that the sender's Connection field names (which cannot name away
-// what routing and security rest on).
+// Copies all fields but `dropped` and those that the sender's Connection field names (which cannot
+// name away what routing and security rest on).
 void copy_fields(TextWriter& writer, const FieldList& fields, FieldSet dropped);
 
 // "Date: ...\r\n" of this second.

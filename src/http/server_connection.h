@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // One client connection: requests in order, each gathered whole, each answered once.
 //
-// Life of a request: on_head() when the head is there (a handler may answer at once, e.g. 404 or 413, and the
-// body is not read), on_request() when the body is complete and contiguous. The handler then answers through
-// respond() or start_response() / write() / end_response(). Pipelined requests wait in the connection, bounded.
-// If the client leaves meanwhile, on_client_gone() is the last word: the handler must not use the connection
-// again. A client that half-closes counts as gone (as in nginx and uvicorn, since that is what a vanished client
-// looks like), unless options.allow_half_close.
+// Life of a request: on_head() when the head is there (a handler may answer at once, e.g. 404 or
+// 413, and the body is not read), on_request() when the body is complete and contiguous. The
+// handler then answers through respond() or start_response() / write() / end_response(). Pipelined
+// requests wait in the connection, bounded. If the client leaves meanwhile, on_client_gone() is the
+// last word: the handler must not use the connection again. A client that half-closes counts as
+// gone (as in nginx and uvicorn, since that is what a vanished client looks like), unless
+// options.allow_half_close.
 //
-// Slow clients are bounded: head_timeout from the first byte, body_timeout plus a minimum rate, stall_timeout without
-// progress while an answer waits to be read, idle_timeout between requests.
+// Slow clients are bounded: head_timeout from the first byte, body_timeout plus a minimum rate,
+// stall_timeout without progress while an answer waits to be read, idle_timeout between requests.
 // Threads: one. Owns: the stream and the request's bytes.
 #pragma once
 
@@ -59,8 +60,8 @@ struct ServerOptions {
 
 class ServerConnection final : private io::StreamEvents {
 public:
-    ServerConnection(io::Loop& loop, TextArena& texts, RequestHandler& handler, ServerConnectionOwner& owner,
-                     const ServerOptions& options);
+    ServerConnection(io::Loop& loop, TextArena& texts, RequestHandler& handler,
+                     ServerConnectionOwner& owner, const ServerOptions& options);
 
     void open(io::Socket accepted);
 
@@ -78,13 +79,14 @@ public:
     // -- the answer. `field_lines`: complete lines, each with CRLF.
     void respond(std::uint16_t status, std::string_view content_type, std::string_view body,
                  std::string_view field_lines = {});
-    void respond_error(std::uint16_t status, std::string_view message, std::string_view field_lines = {},
-                       std::string_view param = {});
+    void respond_error(std::uint16_t status, std::string_view message,
+                       std::string_view field_lines = {}, std::string_view param = {});
     void start_response(std::uint16_t status, std::string_view field_lines,
                         std::optional<std::uint64_t> content_length);
     void write(Slice bytes);
     void end_response();
-    // Ends the connection so that nobody can take the answer for complete. What was written still goes out.
+    // Ends the connection so that nobody can take the answer for complete. What was written still
+    // goes out.
     void cut_response();
     bool response_started() const { return response_started_; }
     bool congested() const { return stream_.congested(); }
@@ -125,7 +127,8 @@ private:
     void client_gone();
     void close_now();
     void close_when_sent();
-    void write_head(std::uint16_t status, std::string_view field_lines, std::optional<std::uint64_t> length);
+    void write_head(std::uint16_t status, std::string_view field_lines,
+                    std::optional<std::uint64_t> length);
     void answer_failed();
     void flush_chunk();
     void send_chunk();
@@ -146,29 +149,30 @@ private:
     RequestHead head_;
     Slice body_;
     BufferRef body_buffer_;
-    SliceQueue ahead_;      // input behind the request being served
-    SliceQueue pending_;    // answer body of this turn
+    SliceQueue ahead_;    // input behind the request being served
+    SliceQueue pending_;  // answer body of this turn
     void* context_ = nullptr;
     Instant request_began_{};
     Instant body_began_{};
     std::uint64_t response_bytes_ = 0;
-    std::optional<std::uint64_t> promised_bytes_;  // the answer's Content-Length, if a body follows it
+    std::optional<std::uint64_t>
+        promised_bytes_;  // the answer's Content-Length, if a body follows it
     std::uint64_t linger_bytes_ = 0;
     std::uint64_t stalled_at_ = 0;
     State state_ = State::Idle;
-    bool working_ = false;           // work_off_input() is on the stack
+    bool working_ = false;  // work_off_input() is on the stack
     bool draining_ = false;
-    bool ended_ = false;             // the client sends no more
+    bool ended_ = false;  // the client sends no more
     bool keep_alive_ = true;
     bool is_head_method_ = false;
     bool is_http_1_0_ = false;
     bool body_read_ = false;
     bool body_overflow_ = false;
     bool response_started_ = false;
-    bool answer_failed_ = false;     // out of memory: to be cut
-    bool has_answer_body_ = true;    // not HEAD, 204 or 304
-    bool chunked_ = false;           // and the body goes in chunks
-    bool reset_when_sent_ = false;   // close with a break, not an end
+    bool answer_failed_ = false;    // out of memory: to be cut
+    bool has_answer_body_ = true;   // not HEAD, 204 or 304
+    bool chunked_ = false;          // and the body goes in chunks
+    bool reset_when_sent_ = false;  // close with a break, not an end
 };
 
 }  // namespace sluice::http

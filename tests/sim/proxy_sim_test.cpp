@@ -13,6 +13,7 @@
 
 #include "io/sim/sim_world.h"
 #include "pd/proxy.h"
+#include "seeds.h"
 #include "support/sim_client.h"
 #include "support/sim_pd.h"
 
@@ -232,14 +233,15 @@ private:
     std::vector<std::unique_ptr<SimClient>> clients_;
 };
 
-std::uint64_t number_from_environment(const char* name, std::uint64_t otherwise) {
-    const char* text = std::getenv(name);
-    return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
-}
+#ifdef SLUICE_SLOW_BUILD
+constexpr std::uint64_t kSeeds = 1'000;
+#else
+constexpr std::uint64_t kSeeds = 10'000;
+#endif
 
 TEST(ProxySimulation, EveryRequestEndsOnceAndNothingIsLeft) {
     const std::uint64_t only = number_from_environment("SLUICE_SEED", 0);
-    const std::uint64_t seeds = only != 0 ? only : number_from_environment("SLUICE_SEEDS", 10'000);
+    const std::uint64_t seeds = only != 0 ? only : number_from_environment("SLUICE_SEEDS", kSeeds);
     ClientTally all;
     for (std::uint64_t seed = only != 0 ? only : 1; seed <= seeds; ++seed) {
         PdWorld world(seed);

@@ -11,6 +11,7 @@ namespace {
 
 constexpr int kQueryAttempts = 3;
 constexpr Duration kQueryPause = std::chrono::milliseconds(100);
+constexpr std::size_t kEnginesMax = 1 << 16;
 
 }  // namespace
 
@@ -138,7 +139,7 @@ void MooncakeReceiver::looked_up(const std::string& engine_id, Batch batch, int 
     if (!entries) return retry(engine_id, std::move(batch), attempt);
     for (const auto& [dp, engine] : *entries) {
         // What is known stays, also when it is incomplete.
-        if (known_.contains(engine.engine_id)) continue;
+        if (known_.contains(engine.engine_id) || known_.size() >= kEnginesMax) continue;
         Workers workers;
         for (const auto& [tp, by_pp] : engine.workers)
             for (const auto& [pp, address] : by_pp)

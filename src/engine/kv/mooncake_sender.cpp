@@ -5,6 +5,14 @@
 
 namespace sluice::engine {
 
+namespace {
+
+// vLLM has no limits here; these only keep a hostile peer from filling the memory.
+constexpr std::size_t kTransfersMax = 1 << 18;
+constexpr std::size_t kPullsQueuedMax = 1 << 16;
+
+}  // namespace
+
 // A transfer as this worker knows it. Pulls keep the entry they found, also when the map has lost
 // it.
 struct MooncakeSender::Entry {
@@ -201,6 +209,9 @@ bool MooncakeSender::refused(const PullMessage& message, PullReplier& replier) {
     if (!paired) {
         response.message = "This D tp_rank " + std::to_string(message.tp_rank) +
                            " is not paired with P tp_rank " + std::to_string(tp_rank_);
+    } else if (entries_.size() + message.items.size() > kTransfersMax ||
+               queue_.size() >= kPullsQueuedMax) {
+        response.message = "too many transfers wait";
     } else if (context_.has_fault(FaultKind::PullFail)) {
         response.message = "Mooncake transfer engine returned -1";
     } else {

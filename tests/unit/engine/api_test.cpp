@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Answers as vLLM writes them: shapes, streams, lengths, stops (facts: real-vllm.md section 3, pd-protocol.md section 7).
+// Answers as vLLM writes them: shapes, streams, lengths, stops (facts: real-vllm.md section 3,
+// pd-protocol.md section 7).
 #include "bench.h"
 
 namespace sluice::engine::test {
@@ -19,14 +20,18 @@ TEST_F(ApiAnswers, AChatAnswerHasVllmsBytes) {
     EXPECT_EQ(answer.fields["Content-Type"], "application/json");
     EXPECT_FALSE(answer.fields.contains("X-Request-Id"));
     const std::string text = answer.text();
-    EXPECT_EQ(answer.body,
-              R"({"id":"chatcmpl-abc","object":"chat.completion","created":1700000000,"model":"Qwen/Qwen2.5-7B-Instruct",)"
-              R"("choices":[{"index":0,"message":{"role":"assistant","content":")" + text +
-              R"(","refusal":null,"annotations":null,"audio":null,"function_call":null,"tool_calls":[],"reasoning":null},)"
-              R"("logprobs":null,"finish_reason":"length","stop_reason":null,"token_ids":null}],"service_tier":null,)"
-              R"("system_fingerprint":null,"usage":{"prompt_tokens":14,"total_tokens":16,"completion_tokens":2,)"
-              R"("prompt_tokens_details":null},"prompt_logprobs":null,"prompt_token_ids":null,"prompt_text":null,)"
-              R"("kv_transfer_params":null})");
+    EXPECT_EQ(
+        answer.body,
+        R"({"id":"chatcmpl-abc","object":"chat.completion","created":1700000000,)"
+        R"("model":"Qwen/Qwen2.5-7B-Instruct",)"
+        R"("choices":[{"index":0,"message":{"role":"assistant","content":")" +
+            text +
+            R"(","refusal":null,"annotations":null,)"
+            R"("audio":null,"function_call":null,"tool_calls":[],"reasoning":null},)"
+            R"("logprobs":null,"finish_reason":"length","stop_reason":null,"token_ids":null}],"service_tier":null,)"
+            R"("system_fingerprint":null,"usage":{"prompt_tokens":14,"total_tokens":16,"completion_tokens":2,)"
+            R"("prompt_tokens_details":null},"prompt_logprobs":null,"prompt_token_ids":null,"prompt_text":null,)"
+            R"("kv_transfer_params":null})");
 }
 
 TEST_F(ApiAnswers, AChatStreamHasVllmsChunks) {
@@ -38,15 +43,23 @@ TEST_F(ApiAnswers, AChatStreamHasVllmsChunks) {
     const auto events = answer.events();
     ASSERT_EQ(events.size(), 5U);
     const std::string head =
-        R"({"id":"chatcmpl-abc","object":"chat.completion.chunk","created":1700000000,"model":"Qwen/Qwen2.5-7B-Instruct",)";
-    EXPECT_EQ(events[0], head + R"("choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,)"
-                                R"("finish_reason":null}],"prompt_token_ids":null,"prompt_text":null,)"
-                                R"("kv_transfer_params":null})");
+        R"({"id":"chatcmpl-abc","object":"chat.completion.chunk","created":1700000000,)"
+        R"("model":"Qwen/Qwen2.5-7B-Instruct",)";
+    EXPECT_EQ(
+        events[0],
+        head + R"("choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,)"
+               R"("finish_reason":null}],"prompt_token_ids":null,"prompt_text":null,)"
+               R"("kv_transfer_params":null})");
     EXPECT_TRUE(events[1].starts_with(head + R"("choices":[{"index":0,"delta":{"content":")"));
-    EXPECT_TRUE(events[1].ends_with(R"("logprobs":null,"finish_reason":null,"token_ids":null}],"kv_transfer_params":null})"));
-    EXPECT_TRUE(events[2].ends_with(R"("finish_reason":"length","stop_reason":null,"token_ids":null}],)"
-                                    R"("system_fingerprint":null,"kv_transfer_params":null})"));
-    EXPECT_EQ(events[3], head + R"("choices":[],"usage":{"prompt_tokens":14,"total_tokens":16,"completion_tokens":2}})");
+    EXPECT_TRUE(events[1].ends_with(
+        R"("logprobs":null,"finish_reason":null,"token_ids":null}],"kv_transfer_params":null})"));
+    EXPECT_TRUE(
+        events[2].ends_with(R"("finish_reason":"length","stop_reason":null,"token_ids":null}],)"
+                            R"("system_fingerprint":null,"kv_transfer_params":null})"));
+    EXPECT_EQ(
+        events[3],
+        head +
+            R"("choices":[],"usage":{"prompt_tokens":14,"total_tokens":16,"completion_tokens":2}})");
     EXPECT_EQ(events[4], "[DONE]");
     EXPECT_EQ(answer.text(), ask(kChat, chat("hello", 2)).text());
 }
@@ -70,27 +83,36 @@ TEST_F(ApiAnswers, CompletionsTakeTextTokensAndLists) {
     EXPECT_EQ(tokens["count"], 4);
     EXPECT_EQ(tokens["max_model_len"], 32768);
     EXPECT_TRUE(tokens["token_strs"].is_null());
-    const Json as_tokens = ask(kCompletions, {{"prompt", tokens["tokens"]}, {"max_tokens", 3}}).json();
+    const Json as_tokens =
+        ask(kCompletions, {{"prompt", tokens["tokens"]}, {"max_tokens", 3}}).json();
     EXPECT_EQ(as_tokens["choices"], text["choices"]);
 
-    const Json both = ask(kCompletions, {{"prompt", {"Once upon a time", "Another"}}, {"max_tokens", 3}, {"n", 2}}).json();
+    const Json both =
+        ask(kCompletions,
+            {{"prompt", {"Once upon a time", "Another"}}, {"max_tokens", 3}, {"n", 2}})
+            .json();
     ASSERT_EQ(both["choices"].size(), 4U);
     EXPECT_EQ(both["choices"][0]["text"], text["choices"][0]["text"]);
     EXPECT_EQ(both["choices"][3]["index"], 3);
     EXPECT_EQ(both["usage"]["prompt_tokens"], 6);
     EXPECT_EQ(both["usage"]["completion_tokens"], 12);
-    const Json lists = ask(kCompletions, {{"prompt", {tokens["tokens"], tokens["tokens"]}}, {"max_tokens", 3}}).json();
+    const Json lists =
+        ask(kCompletions, {{"prompt", {tokens["tokens"], tokens["tokens"]}}, {"max_tokens", 3}})
+            .json();
     EXPECT_EQ(lists["choices"][1]["text"], text["choices"][0]["text"]);
 }
 
 TEST_F(ApiAnswers, EchoAndSixteenTokensByDefault) {
-    const Json echo = ask(kCompletions, {{"prompt", "Once"}, {"echo", true}, {"max_tokens", 2}}).json();
+    const Json echo =
+        ask(kCompletions, {{"prompt", "Once"}, {"echo", true}, {"max_tokens", 2}}).json();
     EXPECT_TRUE(echo["choices"][0]["text"].get<std::string>().starts_with("Once"));
-    const Json only = ask(kCompletions, {{"prompt", "Once"}, {"echo", true}, {"max_tokens", 0}}).json();
+    const Json only =
+        ask(kCompletions, {{"prompt", "Once"}, {"echo", true}, {"max_tokens", 0}}).json();
     EXPECT_EQ(only["choices"][0]["text"], "Once");
     EXPECT_EQ(ask(kCompletions, {{"prompt", "Once"}}).json()["usage"]["completion_tokens"], 16);
-    Ask& streamed = ask(kCompletions, {{"prompt", "Once"}, {"echo", true}, {"max_tokens", 2}, {"stream", true}});
-    EXPECT_EQ(streamed.text(), echo["choices"][0]["text"]);
+    Ask& streamed = ask(kCompletions,
+                        {{"prompt", "Once"}, {"echo", true}, {"max_tokens", 2}, {"stream", true}});
+    EXPECT_EQ(streamed.text(), echo["choices"][0]["text"].get<std::string>());
 }
 
 TEST_F(ApiAnswers, TheEndComesByItselfUnlessIgnored) {
@@ -132,7 +154,8 @@ TEST_F(ApiAnswers, TokenIdsComeBackWhenAskedFor) {
     Json body = chat("ids", 3);
     body["return_token_ids"] = true;
     const Json answer = ask(kChat, body).json();
-    EXPECT_EQ(answer["prompt_token_ids"].size(), answer["usage"]["prompt_tokens"].get<std::size_t>());
+    EXPECT_EQ(answer["prompt_token_ids"].size(),
+              answer["usage"]["prompt_tokens"].get<std::size_t>());
     EXPECT_EQ(answer["choices"][0]["token_ids"].size(), 3U);
     const Json back = ask("/detokenize", {{"tokens", answer["choices"][0]["token_ids"]}}).json();
     EXPECT_EQ(back["prompt"], answer["choices"][0]["message"]["content"]);
@@ -155,8 +178,11 @@ TEST_F(ApiAnswers, EverythingThatShapesThePromptChangesTheText) {
         EXPECT_NE(ask(kChat, shaped).text(), text) << name;
     }
     // What the proxy changes on P does not.
-    for (const auto& [name, value] : std::vector<std::pair<std::string, Json>>{
-             {"min_tokens", 1}, {"logprobs", false}, {"user", "u"}, {"temperature", 0}, {"stream", false}}) {
+    for (const auto& [name, value] : std::vector<std::pair<std::string, Json>>{{"min_tokens", 1},
+                                                                               {"logprobs", false},
+                                                                               {"user", "u"},
+                                                                               {"temperature", 0},
+                                                                               {"stream", false}}) {
         Json other = body;
         other[name] = value;
         EXPECT_EQ(ask(kChat, other).text(), text) << name;
@@ -174,13 +200,15 @@ TEST_F(ApiAnswers, ResponsesPlainAndStreamed) {
     streamed["stream"] = true;
     Ask& stream = ask("/v1/responses", streamed);
     EXPECT_EQ(stream.body.find("[DONE]"), std::string::npos);
-    EXPECT_TRUE(stream.body.starts_with("event: response.created\ndata: {\"type\":\"response.created\","));
+    EXPECT_TRUE(
+        stream.body.starts_with("event: response.created\ndata: {\"type\":\"response.created\","));
     std::string joined;
     int number = 0;
     for (const std::string& event : stream.events()) {
         const Json data = Json::parse(event);
         EXPECT_EQ(data["sequence_number"], number++);
-        if (data["type"] == "response.output_text.delta") joined += data["delta"].get<std::string>();
+        if (data["type"] == "response.output_text.delta")
+            joined += data["delta"].get<std::string>();
     }
     EXPECT_EQ(joined, text);
     EXPECT_EQ(ask("/v1/responses", {{"input", "Tell me"}}).json()["status"], "completed");
@@ -196,18 +224,21 @@ TEST_F(ApiAnswers, MessagesPlainAndStreamed) {
     body["stream"] = true;
     Ask& stream = ask("/v1/messages", body);
     EXPECT_TRUE(stream.body.starts_with("event: message_start\n"));
-    EXPECT_TRUE(stream.body.ends_with("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"));
+    EXPECT_TRUE(
+        stream.body.ends_with("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"));
     std::string joined;
     for (const std::string& event : stream.events()) {
         const Json data = Json::parse(event);
-        if (data["type"] == "content_block_delta") joined += data["delta"]["text"].get<std::string>();
+        if (data["type"] == "content_block_delta")
+            joined += data["delta"]["text"].get<std::string>();
     }
-    EXPECT_EQ(joined, whole["content"][0]["text"]);
+    EXPECT_EQ(joined, whole["content"][0]["text"].get<std::string>());
     body.erase("stream");
     body.erase("max_tokens");
     const Json refused = ask("/v1/messages", body).json();
     EXPECT_EQ(refused["type"], "error");
-    EXPECT_EQ(ask("/v1/messages/count_tokens", body).json()["input_tokens"], whole["usage"]["input_tokens"]);
+    EXPECT_EQ(ask("/v1/messages/count_tokens", body).json()["input_tokens"],
+              whole["usage"]["input_tokens"]);
 }
 
 TEST_F(ApiAnswers, TheSmallEndpoints) {
@@ -245,7 +276,8 @@ TEST_F(ApiAnswers, MetricsHaveVllmsNames) {
     EXPECT_TRUE(metrics.body.starts_with("# HELP python_gc_"));
     for (const char* line :
          {"vllm:num_requests_running{engine=\"0\",model_name=\"Qwen/Qwen2.5-7B-Instruct\"} 0.0\n",
-          "vllm:num_requests_waiting{", "vllm:kv_cache_usage_perc{", "vllm:external_prefix_cache_hits_total{",
+          "vllm:num_requests_waiting{", "vllm:kv_cache_usage_perc{",
+          "vllm:external_prefix_cache_hits_total{",
           "vllm:prompt_tokens_total{engine=\"0\",model_name=\"Qwen/Qwen2.5-7B-Instruct\"} 14.0\n",
           "source=\"external_kv_transfer\"} 0.0\n", "vllm:generation_tokens_total{",
           "finished_reason=\"length\"} 1.0\n"})
@@ -290,7 +322,8 @@ TEST_F(ApiAnswers, SlotsBlocksAndTheQueueAreLimited) {
     EXPECT_EQ(wait(first).status, 200);
     EXPECT_EQ(wait(second).status, 200);
     EXPECT_GT(second.took(), first.took() + 50ms);
-    EXPECT_EQ(wait(post(*engine, kChat, chat(std::string(400, 'x'), 20).dump())).status, 500);  // never fits
+    EXPECT_EQ(wait(post(*engine, kChat, chat(std::string(400, 'x'), 20).dump())).status,
+              500);  // never fits
 }
 
 TEST_F(ApiAnswers, ALeavingClientFreesEverything) {
@@ -319,7 +352,8 @@ TEST_F(ApiAnswers, KeepAliveCommentsComeWhenItIsQuiet) {
     engine = &add(quiet);
     Json body = chat("quiet", 2);
     body["stream"] = true;
-    EXPECT_TRUE(ask(kChat, body).body.starts_with(": keep-alive\n\n: keep-alive\n\n: keep-alive\n\ndata: {"));
+    EXPECT_TRUE(ask(kChat, body)
+                    .body.starts_with(": keep-alive\n\n: keep-alive\n\n: keep-alive\n\ndata: {"));
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Engines and a client on one simulated host: hours of timeouts pass in no time, and every test is the same each time.
+// Engines and a client on one simulated host: hours of timeouts pass in no time, and every test is
+// the same each time.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -24,16 +25,19 @@ using namespace std::chrono_literals;
 // A request and what came of it.
 class Ask final : public http::ResponseEvents {
 public:
-    Ask(io::Loop& loop, http::UpstreamPool& pool) : loop_(loop), pool_(pool), texts_(loop.buffers()), request_(*this) {}
+    Ask(io::Loop& loop, http::UpstreamPool& pool)
+        : loop_(loop), pool_(pool), texts_(loop.buffers()), request_(*this) {}
 
-    void start(std::string_view method, std::string_view path, std::string_view content, std::string_view headers = {}) {
+    void start(std::string_view method, std::string_view path, std::string_view content,
+               std::string_view headers = {}) {
         began = loop_.now();
         TextWriter writer(texts_);
         writer.append(method);
         writer.append(" ");
         writer.append(path);
         writer.append(" HTTP/1.1\r\nHost: engine\r\n");
-        if (!headers.contains("Content-Type:") && !content.empty()) writer.append("Content-Type: application/json\r\n");
+        if (!headers.contains("Content-Type:") && !content.empty())
+            writer.append("Content-Type: application/json\r\n");
         writer.append(headers);
         if (method != "GET") {
             writer.append("Content-Length: ");
@@ -77,7 +81,8 @@ public:
         std::string all;
         for (const std::string& event : events()) {
             const Json chunk = Json::parse(event, nullptr, false);
-            if (!chunk.is_object() || !chunk.contains("choices") || chunk["choices"].empty()) continue;
+            if (!chunk.is_object() || !chunk.contains("choices") || chunk["choices"].empty())
+                continue;
             const Json& choice = chunk["choices"][0];
             if (choice.contains("delta")) all += choice["delta"].value("content", "");
             if (choice.contains("text")) all += choice["text"].get<std::string>();
@@ -115,7 +120,9 @@ private:
 
 class Bench : public ::testing::Test {
 protected:
-    Bench() : world_({.seed = 1}), host_(world_.add_host("all")), loop_(host_.io()) { host_.attach(loop_); }
+    Bench() : world_({.seed = 1}), host_(world_.add_host("all")), loop_(host_.io()) {
+        host_.attach(loop_);
+    }
 
     ~Bench() override {
         asks_.clear();
@@ -164,11 +171,14 @@ protected:
 
     http::UpstreamPool& pool_of(const Engine& engine) {
         auto& pool = pools_[&engine];
-        if (!pool) pool = std::make_unique<http::UpstreamPool>(loop_, engine.address(), http::UpstreamOptions{});
+        if (!pool)
+            pool = std::make_unique<http::UpstreamPool>(loop_, engine.address(),
+                                                        http::UpstreamOptions{});
         return *pool;
     }
 
-    Ask& post(const Engine& engine, std::string_view path, std::string_view body, std::string_view headers = {}) {
+    Ask& post(const Engine& engine, std::string_view path, std::string_view body,
+              std::string_view headers = {}) {
         asks_.push_back(std::make_unique<Ask>(loop_, pool_of(engine)));
         asks_.back()->start("POST", path, body, headers);
         return *asks_.back();
@@ -179,9 +189,11 @@ protected:
         return wait(*asks_.back());
     }
     // Any address, e.g. a bootstrap server's.
-    Ask& send(const io::Address& address, std::string_view method, std::string_view path, std::string_view body = {}) {
+    Ask& send(const io::Address& address, std::string_view method, std::string_view path,
+              std::string_view body = {}) {
         auto& pool = others_[address.text()];
-        if (!pool) pool = std::make_unique<http::UpstreamPool>(loop_, address, http::UpstreamOptions{});
+        if (!pool)
+            pool = std::make_unique<http::UpstreamPool>(loop_, address, http::UpstreamOptions{});
         asks_.push_back(std::make_unique<Ask>(loop_, *pool));
         asks_.back()->start(method, path, body);
         return wait(*asks_.back());
@@ -209,7 +221,8 @@ protected:
         return body;
     }
     static Json prefill_params(std::string_view transfer) {
-        return {{"do_remote_decode", true}, {"do_remote_prefill", false}, {"transfer_id", transfer}};
+        return {
+            {"do_remote_decode", true}, {"do_remote_prefill", false}, {"transfer_id", transfer}};
     }
     static Json decode_params(const Engine& p, std::string_view transfer, std::size_t rank = 0) {
         return {{"do_remote_decode", false},

@@ -172,15 +172,17 @@ TEST_F(Faulty, TheStateIsTold) {
 TEST(Faults, SpecsAreReadOrRefusedWithASentence) {
     EXPECT_EQ(parse_fault("status=429")->kind, FaultKind::Status);
     EXPECT_EQ(parse_fault("status=429")->status, 429);
-    const auto fault = parse_fault("hang,count=3,path=/v1/completions,probability=0.5,delay_ms=20,after_events=4");
+    const auto fault =
+        parse_fault("hang,count=3,path=/v1/completions,probability=0.5,delay_ms=20,after_events=4");
     ASSERT_TRUE(fault.has_value());
     EXPECT_EQ(fault->kind, FaultKind::Hang);
     EXPECT_EQ(fault->count, 3);
     EXPECT_EQ(fault->path, "/v1/completions");
     EXPECT_EQ(fault->delay, 20ms);
     EXPECT_EQ(fault->after_events, 4U);
-    for (const char* bad : {"", "nonsense", "count=1", "status=42", "hang,count=x", "hang,probability=2", "hang,x=1",
-                            "{}", "{\"kind\":7}", "{\"kind\":\"hang\",\"count\":true}", "{broken"})
+    for (const char* bad :
+         {"", "nonsense", "count=1", "status=42", "hang,count=x", "hang,probability=2", "hang,x=1",
+          "{}", "{\"kind\":7}", "{\"kind\":\"hang\",\"count\":true}", "{broken"})
         EXPECT_FALSE(parse_fault(bad).has_value()) << bad;
 }
 

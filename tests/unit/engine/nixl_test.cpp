@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The NIXL hand-over: P's parameters, leases, late and repeated reads, and what an incomplete object does.
+// The NIXL hand-over: P's parameters, leases, late and repeated reads, and what an incomplete
+// object does.
 #include "bench.h"
 
 namespace sluice::engine::test {
@@ -18,14 +19,19 @@ protected:
         Json prefill_body = body;
         prefill_body["max_tokens"] = 1;
         Ask& leg = wait(post(*p, kChat,
-                             with(prefill_body, {{"do_remote_decode", true}, {"do_remote_prefill", false},
-                                                 {"remote_engine_id", nullptr}, {"remote_block_ids", nullptr},
-                                                 {"remote_host", nullptr}, {"remote_port", nullptr}}),
+                             with(prefill_body, {{"do_remote_decode", true},
+                                                 {"do_remote_prefill", false},
+                                                 {"remote_engine_id", nullptr},
+                                                 {"remote_block_ids", nullptr},
+                                                 {"remote_host", nullptr},
+                                                 {"remote_port", nullptr}}),
                              "X-Request-Id: r\r\n"));
         EXPECT_EQ(leg.status, 200);
         return leg.json()["kv_transfer_params"];
     }
-    Ask& decode(const Json& body, const Json& params) { return wait(post(*d, kChat, with(body, params))); }
+    Ask& decode(const Json& body, const Json& params) {
+        return wait(post(*d, kChat, with(body, params)));
+    }
     std::string expected(const Json& body) { return wait(post(*alone, kChat, body.dump())).text(); }
 
     Engine* p;

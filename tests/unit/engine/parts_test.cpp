@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The small parts alone: text, stop strings, blocks, JSON writing, --kv-transfer-config, the bootstrap server.
+// The small parts alone: text, stop strings, blocks, JSON writing, --kv-transfer-config, the
+// bootstrap server.
 #include "bench.h"
 
 #include "engine/json_text.h"
@@ -11,7 +12,8 @@ namespace sluice::engine::test {
 namespace {
 
 TEST(Text, TokensTurnBackIntoText) {
-    for (const std::string_view text : {"", "a", "abcd", "abcde", "Zürich, 東京 \xff\x01", "four by four by"}) {
+    for (const std::string_view text :
+         {"", "a", "abcd", "abcde", "Zürich, 東京 \xff\x01", "four by four by"}) {
         EXPECT_EQ(detokenize(tokenize(text)), text);
         EXPECT_EQ(tokenize(text).size(), count_tokens(text));
     }
@@ -61,7 +63,10 @@ TEST(BlockPool, FreedBlocksKeepTheirContentUntilTheirTurn) {
 
 TEST(JsonText, WritesWhatAParserReadsBack) {
     JsonText json;
-    json.begin_object().member("text", "q\"\\\n\x01 Zürich \xff\xc3").member("n", -5).member("null", nullptr);
+    json.begin_object()
+        .member("text", "q\"\\\n\x01 Zürich \xff\xc3")
+        .member("n", -5)
+        .member("null", nullptr);
     json.key("list").begin_array().value(1).value(true).begin_object().end_object().end_array();
     json.key("empty").begin_array().end_array().raw_member("raw", "[1]").end_object();
     const Json read = Json::parse(json.text);
@@ -83,11 +88,13 @@ TEST(KvConfig, ReadsVllmsJson) {
     EXPECT_EQ(options.engine_id, "e");
     EXPECT_EQ(options.failure_policy, LoadFailurePolicy::Recompute);
     EXPECT_EQ(options.num_workers, 4U);
-    for (const char* bad :
-         {"", "[]", "{}", R"({"kv_connector":"MooncakeConnector"})", R"({"kv_connector":"X","kv_role":"kv_both"})",
-          R"({"kv_connector":"NixlConnector","kv_role":"both"})",
-          R"({"kv_connector":"NixlConnector","kv_role":"kv_both","surprise":1})",
-          R"({"kv_connector":"NixlConnector","kv_role":"kv_both","kv_connector_extra_config":{"num_workers":0}})"}) {
+    for (
+        const char* bad :
+        {"", "[]", "{}", R"({"kv_connector":"MooncakeConnector"})",
+         R"({"kv_connector":"X","kv_role":"kv_both"})",
+         R"({"kv_connector":"NixlConnector","kv_role":"both"})",
+         R"({"kv_connector":"NixlConnector","kv_role":"kv_both","surprise":1})",
+         R"({"kv_connector":"NixlConnector","kv_role":"kv_both","kv_connector_extra_config":{"num_workers":0}})"}) {
         KvOptions other;
         const auto read = read_kv_transfer_config(bad, other);
         ASSERT_FALSE(read.has_value()) << bad;
@@ -98,7 +105,8 @@ TEST(KvConfig, ReadsVllmsJson) {
 class Bootstrap : public Bench {
 protected:
     Json registration(std::string_view id, int dp, int tp, std::string_view address) {
-        return {{"engine_id", id}, {"dp_rank", dp}, {"tp_rank", tp}, {"pp_rank", 0}, {"addr", address}};
+        return {
+            {"engine_id", id}, {"dp_rank", dp}, {"tp_rank", tp}, {"pp_rank", 0}, {"addr", address}};
     }
 };
 
@@ -122,17 +130,20 @@ TEST_F(Bootstrap, RepliesAsVllms) {
     Ask& same = send(at, "POST", "/register", registration(p.engine_id(), 0, 1, worker).dump());
     EXPECT_EQ(same.status, 200);
     EXPECT_EQ(same.body, R"({"status":"ok"})");
-    Ask& moved = send(at, "POST", "/register", registration(p.engine_id(), 0, 1, "tcp://x:1").dump());
+    Ask& moved =
+        send(at, "POST", "/register", registration(p.engine_id(), 0, 1, "tcp://x:1").dump());
     EXPECT_EQ(moved.status, 400);
-    EXPECT_EQ(moved.json()["detail"], "Worker with dp_rank=0, tp_rank=1, pp_rank=0 is already registered at " + worker +
-                                          ", but still want to register at tcp://x:1");
+    EXPECT_EQ(moved.json()["detail"],
+              "Worker with dp_rank=0, tp_rank=1, pp_rank=0 is already registered at " + worker +
+                  ", but still want to register at tcp://x:1");
     Ask& other = send(at, "POST", "/register", registration("other", 0, 0, "tcp://x:1").dump());
     EXPECT_EQ(other.status, 400);
     EXPECT_EQ(other.json()["detail"],
               "Engine ID mismatch for dp_rank=0: expected " + p.engine_id() + ", got other");
     for (const char* bad : {"", "{", "[]", "{}", R"({"engine_id":7})"})
         EXPECT_EQ(send(at, "POST", "/register", bad).status, 422) << bad;
-    EXPECT_EQ(send(at, "POST", "/register", registration("new", 1, 0, "tcp://x:1").dump()).status, 200);
+    EXPECT_EQ(send(at, "POST", "/register", registration("new", 1, 0, "tcp://x:1").dump()).status,
+              200);
     EXPECT_EQ(send(at, "GET", "/query").json()["1"]["worker_addr"]["0"]["0"], "tcp://x:1");
 }
 
@@ -160,8 +171,9 @@ TEST_F(Bootstrap, WorkersMayRegisterWithAnOutsideServer) {
 }
 
 TEST(BootstrapEntries, OddRepliesAreRefused) {
-    for (const char* bad : {"", "[]", R"({"x":{}})", R"({"0":{}})", R"({"0":{"engine_id":1,"worker_addr":{}}})",
-                            R"({"0":{"engine_id":"a","worker_addr":{"x":{}}}})"})
+    for (const char* bad :
+         {"", "[]", R"({"x":{}})", R"({"0":{}})", R"({"0":{"engine_id":1,"worker_addr":{}}})",
+          R"({"0":{"engine_id":"a","worker_addr":{"x":{}}}})"})
         EXPECT_FALSE(read_bootstrap_entries(bad).has_value()) << bad;
     const std::string good = R"({"0":{"engine_id":"a","worker_addr":{"0":{"0":"tcp://h:1"}}}})";
     EXPECT_EQ(write_bootstrap_entries(*read_bootstrap_entries(good)), good);

@@ -39,15 +39,19 @@ TEST_F(Refusals, BodiesThatAreNoRequest) {
              {"[1,2]", "body"},
              {"{}", "body.messages"},
              {R"({"messages":"x"})", "body.messages"},
-             {R"({"messages":[{"role":"user","content":"x"}],"max_tokens":"many"})", "body.max_tokens"},
-             {R"({"messages":[{"role":"user","content":"x"}],"kv_transfer_params":"x"})", "body.kv_transfer_params"},
+             {R"({"messages":[{"role":"user","content":"x"}],"max_tokens":"many"})",
+              "body.max_tokens"},
+             {R"({"messages":[{"role":"user","content":"x"}],"kv_transfer_params":"x"})",
+              "body.kv_transfer_params"},
              {R"({"messages":[1]})", "body.messages"},
              {R"({"messages":[{"role":"user","content":"x"}],"stream":"yes"})", "body.stream"}}) {
         const Json found = error(kChat, body, "Content-Type: application/json\r\n");
         EXPECT_EQ(found["type"], "Bad Request") << body;
         EXPECT_EQ(found["code"], 400) << body;
         EXPECT_EQ(found["param"], param) << body;
-        EXPECT_TRUE(found["message"].get<std::string>().starts_with("1 validation error:\n  {'type': '")) << body;
+        EXPECT_TRUE(
+            found["message"].get<std::string>().starts_with("1 validation error:\n  {'type': '"))
+            << body;
     }
 }
 
@@ -61,7 +65,8 @@ TEST_F(Refusals, MeaninglessValues) {
     expect({{"max_tokens", 0}}, "max_tokens", "max_tokens must be at least 1, got 0.");
     expect({{"max_tokens", 2000}}, "max_tokens", "max_model_len=1024");
     expect({{"temperature", -1}}, "temperature", "temperature must be non-negative, got -1.0.");
-    expect({{"min_tokens", 9}}, "min_tokens", "min_tokens must be less than or equal to max_tokens=8, got 9.");
+    expect({{"min_tokens", 9}}, "min_tokens",
+           "min_tokens must be less than or equal to max_tokens=8, got 9.");
     expect({{"stream_options", {{"include_usage", true}}}}, "stream_options", "`stream=True`");
     expect({{"messages", Json::array()}}, "messages", "messages");
     expect({{"n", 0}}, "n", "n must be at least 1, got 0.");
@@ -69,8 +74,10 @@ TEST_F(Refusals, MeaninglessValues) {
     expect({{"top_p", 0}}, "top_p", "top_p must be in (0, 1]");
     expect({{"stop", ""}}, "stop", "empty");
     expect({{"tool_choice", "required"}}, nullptr, "--tool-call-parser");
-    expect({{"tools", Json::array({{{"type", "function"}}})}}, nullptr, "--enable-auto-tool-choice");
-    expect({{"stream", true}, {"temperature", -1}}, "temperature", "non-negative");  // plain JSON, no stream
+    expect({{"tools", Json::array({{{"type", "function"}}})}}, nullptr,
+           "--enable-auto-tool-choice");
+    expect({{"stream", true}, {"temperature", -1}}, "temperature",
+           "non-negative");  // plain JSON, no stream
 }
 
 TEST_F(Refusals, PromptsThatAreMissingOrTooLong) {
@@ -79,7 +86,8 @@ TEST_F(Refusals, PromptsThatAreMissingOrTooLong) {
     const Json found = error(kChat, chat(std::string(4096, 'x')).dump());
     EXPECT_EQ(found["param"], "input_tokens");
     EXPECT_TRUE(found["message"].get<std::string>().starts_with(
-        "This model's maximum context length is 1024 tokens. However, your prompt contains at least "));
+        "This model's maximum context length is 1024 tokens. However, your prompt contains at "
+        "least "));
     EXPECT_EQ(error("/v1/responses", "{}")["param"], "body.input");
 }
 
@@ -88,7 +96,8 @@ TEST_F(Refusals, UnknownModelsButNoModelIsFine) {
     EXPECT_EQ(found["code"], 404);
     EXPECT_EQ(found["type"], "NotFoundError");
     EXPECT_EQ(found["param"], "model");
-    EXPECT_EQ(found["message"], "The model `nope` does not exist. Valid aliases: `Qwen/Qwen2.5-7B-Instruct`");
+    EXPECT_EQ(found["message"],
+              "The model `nope` does not exist. Valid aliases: `Qwen/Qwen2.5-7B-Instruct`");
     EXPECT_EQ(wait(post(*engine, kChat, chat("no model").dump())).status, 200);
     Json unknown = chat("unknown member");
     unknown["surprise"] = 1;
@@ -97,20 +106,25 @@ TEST_F(Refusals, UnknownModelsButNoModelIsFine) {
 
 TEST_F(Refusals, OtherMediaTypes) {
     const std::string body = chat("x").dump();
-    for (const char* type : {"Content-Type: text/plain\r\n", "Content-Type: application/x-www-form-urlencoded\r\n"}) {
+    for (const char* type :
+         {"Content-Type: text/plain\r\n", "Content-Type: application/x-www-form-urlencoded\r\n"}) {
         const Json found = error(kChat, body, type);
         EXPECT_EQ(found["code"], 400);
         EXPECT_EQ(found["message"], "Unsupported Media Type: Only 'application/json' is allowed");
     }
-    EXPECT_EQ(wait(post(*engine, kChat, body, "Content-Type: application/json; charset=utf-8\r\n")).status, 200);
+    EXPECT_EQ(wait(post(*engine, kChat, body, "Content-Type: application/json; charset=utf-8\r\n"))
+                  .status,
+              200);
 }
 
 TEST_F(Refusals, RanksThatDoNotExist) {
     const std::string body = chat("x").dump();
     for (const char* rank : {"1", "-1"}) {
-        const Json found = error(kChat, body, "X-data-parallel-rank: " + std::string(rank) + "\r\n");
+        const Json found =
+            error(kChat, body, "X-data-parallel-rank: " + std::string(rank) + "\r\n");
         EXPECT_EQ(found["code"], 400);
-        EXPECT_EQ(found["message"], "data_parallel_rank " + std::string(rank) + " is out of range [0, 1).");
+        EXPECT_EQ(found["message"],
+                  "data_parallel_rank " + std::string(rank) + " is out of range [0, 1).");
     }
     EXPECT_EQ(wait(post(*engine, kChat, body, "X-data-parallel-rank: abc\r\n")).status, 200);
     EXPECT_EQ(wait(post(*engine, kChat, body, "X-data-parallel-rank: 0\r\n")).status, 200);
@@ -147,7 +161,8 @@ TEST_F(Refusals, HostileBodies) {
         R"({"messages":[{"role":"user","content":"x"}],"max_tokens":99999999999999999999})",
         R"({"messages":[{"role":"user","content":"x"}],"n":-9223372036854775808})",
         R"({"messages":[{"role":"user","content":{"a":1}}],"max_tokens":2})",
-        R"({"messages":[{"role":"user","content":"x"}],"kv_transfer_params":{"transfer_id":7,"do_remote_prefill":"x"}})",
+        R"({"messages":[{"role":"user","content":"x"}],)"
+        R"("kv_transfer_params":{"transfer_id":7,"do_remote_prefill":"x"}})",
         R"({"messages":[{"role":"user","content":"x"}],"stop_token_ids":[-1]})",
         R"({"prompt":[[]],"messages":null})",
         R"({"prompt":[1,"x"]})",
@@ -158,12 +173,15 @@ TEST_F(Refusals, HostileBodies) {
         std::string(1, '\0'),
     };
     for (const std::string& body : bodies)
-        for (const char* path : {kChat, kCompletions, "/v1/responses", "/v1/messages", "/tokenize", "/detokenize",
-                                 "/v1/embeddings", "/v1/messages/count_tokens", "/sim/fault"}) {
+        for (const char* path :
+             {kChat, kCompletions, "/v1/responses", "/v1/messages", "/tokenize", "/detokenize",
+              "/v1/embeddings", "/v1/messages/count_tokens", "/sim/fault"}) {
             Ask& ask = wait(post(*engine, path, body, "Content-Type: application/json\r\n"));
             EXPECT_FALSE(ask.failed) << path << " " << body.substr(0, 60);
-            EXPECT_TRUE(ask.status == 200 || ask.status == 400 || ask.status == 404) << ask.status << path;
-            EXPECT_FALSE(ask.json().is_discarded()) << path << " " << body.substr(0, 60) << ask.body.substr(0, 300);
+            EXPECT_TRUE(ask.status == 200 || ask.status == 400 || ask.status == 404)
+                << ask.status << path;
+            EXPECT_FALSE(ask.json().is_discarded())
+                << path << " " << body.substr(0, 60) << ask.body.substr(0, 300);
         }
     EXPECT_EQ(engine->state().generations_live, 0U);
     EXPECT_EQ(engine->state().scheduler.blocks_used, 0U);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The same engines on the real ring over loopback: one hand-over in each dialect, and a stop that leaves nothing.
+// The same engines on the real ring over loopback: one hand-over in each dialect, and a stop that
+// leaves nothing.
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -35,8 +36,8 @@ protected:
         options.seed = engines_.size() + 1;
         engines_.push_back(std::make_unique<Engine>(*loop_, options));
         EXPECT_TRUE(engines_.back()->start().has_value());
-        pools_.push_back(
-            std::make_unique<http::UpstreamPool>(*loop_, engines_.back()->address(), http::UpstreamOptions{}));
+        pools_.push_back(std::make_unique<http::UpstreamPool>(*loop_, engines_.back()->address(),
+                                                              http::UpstreamOptions{}));
         return *engines_.back();
     }
     Ask& ask(std::size_t engine, const Json& body) {
@@ -85,17 +86,17 @@ TEST_F(Ring, MooncakeBothLegsAtOnce) {
         for_p["max_tokens"] = 1;
         for_p["kv_transfer_params"] = {{"do_remote_decode", true}, {"transfer_id", transfer}};
         Json for_d = story(true);
-        for_d["kv_transfer_params"] = {{"do_remote_prefill", true},
-                                       {"transfer_id", transfer},
-                                       {"remote_engine_id", p.engine_id()},
-                                       {"remote_bootstrap_addr", "http://" + p.bootstrap_address().text()}};
+        for_d["kv_transfer_params"] = {
+            {"do_remote_prefill", true},
+            {"transfer_id", transfer},
+            {"remote_engine_id", p.engine_id()},
+            {"remote_bootstrap_addr", "http://" + p.bootstrap_address().text()}};
         ask(0, for_p);
         ask(1, for_d);
     }
     Ask& alone = ask(2, story(false));
-    ASSERT_TRUE(turn_until([&] {
-        return std::ranges::all_of(asks_, [](const auto& each) { return each->done; });
-    }));
+    ASSERT_TRUE(turn_until(
+        [&] { return std::ranges::all_of(asks_, [](const auto& each) { return each->done; }); }));
     for (std::size_t i = 1; i < 80; i += 2) EXPECT_EQ(asks_[i]->text(), alone.text());
     EXPECT_EQ(p.state().scheduler.blocks_used, 0U);
     EXPECT_EQ(p.state().counters.transfers, 40U);
@@ -127,7 +128,8 @@ TEST_F(Ring, StopsWithEverythingUnderWay) {
     std::vector<Ask*> running;
     for (int i = 0; i < 50; ++i) running.push_back(&ask(0, body));
     ASSERT_TRUE(turn_until([&] {
-        return std::ranges::all_of(running, [](const Ask* each) { return each->body.size() > 5000; });
+        return std::ranges::all_of(running,
+                                   [](const Ask* each) { return each->body.size() > 5000; });
     }));
     EXPECT_EQ(engines_[0]->state().scheduler.running, 50U);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A pair of engines on a bad network, with faults of their own and rude clients: nothing may be left behind.
+// A pair of engines on a bad network, with faults of their own and rude clients: nothing may be
+// left behind.
 #include <sstream>
 
 #include "bench.h"
@@ -12,16 +13,20 @@ using io::sim::SimHost;
 using io::sim::SimWorld;
 
 constexpr FaultKind kKinds[] = {
-    FaultKind::Status,   FaultKind::Hang,        FaultKind::HangAfterHeaders, FaultKind::DieMidStream,
-    FaultKind::Garbage,  FaultKind::ErrorEvent,  FaultKind::StopMidStream,    FaultKind::EosFirst,
-    FaultKind::PullFail, FaultKind::GarbageBody, FaultKind::EarlyAnswer,      FaultKind::CloseBeforeAnswer,
-    FaultKind::Restart,  FaultKind::Refuse,      FaultKind::SlowFirstToken,
+    FaultKind::Status,        FaultKind::Hang,        FaultKind::HangAfterHeaders,
+    FaultKind::DieMidStream,  FaultKind::Garbage,     FaultKind::ErrorEvent,
+    FaultKind::StopMidStream, FaultKind::EosFirst,    FaultKind::PullFail,
+    FaultKind::GarbageBody,   FaultKind::EarlyAnswer, FaultKind::CloseBeforeAnswer,
+    FaultKind::Restart,       FaultKind::Refuse,      FaultKind::SlowFirstToken,
 };
 
 struct Storm {
     Storm(std::uint64_t seed, ConnectorKind connector)
-        : world({.seed = seed}), engines_host(world.add_host("engines")), clients_host(world.add_host("clients")),
-          loop(engines_host.io()), clients(clients_host.io()) {
+        : world({.seed = seed}),
+          engines_host(world.add_host("engines")),
+          clients_host(world.add_host("clients")),
+          loop(engines_host.io()),
+          clients(clients_host.io()) {
         engines_host.attach(loop);
         clients_host.attach(clients);
         EngineOptions options;
@@ -38,8 +43,10 @@ struct Storm {
         d = std::make_unique<Engine>(loop, options);
         EXPECT_TRUE(p->start().has_value());
         EXPECT_TRUE(d->start().has_value());
-        p_pool = std::make_unique<http::UpstreamPool>(clients, p->address(), http::UpstreamOptions{});
-        d_pool = std::make_unique<http::UpstreamPool>(clients, d->address(), http::UpstreamOptions{});
+        p_pool =
+            std::make_unique<http::UpstreamPool>(clients, p->address(), http::UpstreamOptions{});
+        d_pool =
+            std::make_unique<http::UpstreamPool>(clients, d->address(), http::UpstreamOptions{});
     }
 
     Ask& ask(http::UpstreamPool& pool, const Json& body) {
@@ -52,7 +59,8 @@ struct Storm {
     void ask_something(int number) {
         Rng& rng = world.rng();
         Json body;
-        body["messages"] = Json::array({{{"role", "user"}, {"content", std::string(rng.below(200) + 1, 'x')}}});
+        body["messages"] =
+            Json::array({{{"role", "user"}, {"content", std::string(rng.below(200) + 1, 'x')}}});
         body["stream"] = rng.chance(0.5);
         body["max_tokens"] = rng.between(1, 40);
         const std::string transfer = "t" + std::to_string(number);
@@ -62,10 +70,11 @@ struct Storm {
         for_p["kv_transfer_params"] = {{"do_remote_decode", true}, {"transfer_id", transfer}};
         Json for_d = body;
         if (p->bootstrap_address().valid())
-            for_d["kv_transfer_params"] = {{"do_remote_prefill", true},
-                                           {"transfer_id", transfer},
-                                           {"remote_engine_id", p->engine_id()},
-                                           {"remote_bootstrap_addr", "http://" + p->bootstrap_address().text()}};
+            for_d["kv_transfer_params"] = {
+                {"do_remote_prefill", true},
+                {"transfer_id", transfer},
+                {"remote_engine_id", p->engine_id()},
+                {"remote_bootstrap_addr", "http://" + p->bootstrap_address().text()}};
         if (rng.chance(0.9)) leave_sometimes(ask(*p_pool, for_p));
         if (rng.chance(0.9)) leave_sometimes(ask(*d_pool, for_d));
     }
@@ -103,7 +112,8 @@ struct Storm {
             const EngineState state = engine->state();
             EXPECT_TRUE(engine->serving());
             EXPECT_EQ(state.generations_live, 0U);
-            EXPECT_EQ(state.scheduler.running + state.scheduler.waiting + state.scheduler.loading, 0U);
+            EXPECT_EQ(state.scheduler.running + state.scheduler.waiting + state.scheduler.loading,
+                      0U);
             EXPECT_EQ(state.scheduler.blocks_used, 0U);
             EXPECT_EQ(state.connector.seats_taken + state.connector.pulls_waiting, 0U);
             engine->stop();
@@ -111,8 +121,9 @@ struct Storm {
         asks.clear();
         p_pool->drain();
         d_pool->drain();
-        EXPECT_TRUE(world.run_until(
-            [&] { return p->finished() && d->finished() && p_pool->open() == 0 && d_pool->open() == 0; }));
+        EXPECT_TRUE(world.run_until([&] {
+            return p->finished() && d->finished() && p_pool->open() == 0 && d_pool->open() == 0;
+        }));
         p.reset();
         d.reset();
         p_pool.reset();
@@ -163,7 +174,8 @@ TEST(Storm, MooncakeLeavesNothingBehind) {
 }
 
 TEST(Storm, NixlLeavesNothingBehind) {
-    for (std::uint64_t seed = 1; seed <= 50 && !testing::Test::HasFailure(); ++seed) run(seed, ConnectorKind::Nixl);
+    for (std::uint64_t seed = 1; seed <= 50 && !testing::Test::HasFailure(); ++seed)
+        run(seed, ConnectorKind::Nixl);
 }
 
 }  // namespace
