@@ -113,6 +113,8 @@ void ContractWatch::take_reply(const BootstrapReply& reply) {
                                     reply.ranks.front().engine_id);
         changed_();
     }
+    // Behind the publication, so that nobody trusts the ids of before.
+    if (complete) instance_.state->ids_doubtful.store(false, std::memory_order_release);
     end_round(complete && agrees ? context_.options.bootstrap_refresh
                                  : context_.options.bootstrap_retry);
 }

@@ -43,6 +43,9 @@ struct alignas(64) InstanceState {
     std::atomic<bool> reachable{true};  // active probes; false takes it out of use
     // -- asks of the keeper
     std::atomic<bool> refresh_wanted{false};  // ask its bootstrap server again
+    // A connection to it broke, so it may have been restarted: its engine ids count for little
+    // until its bootstrap server has answered again.
+    std::atomic<bool> ids_doubtful{false};
     // -- health again
     std::atomic<std::int64_t> retry_at_ns{0};    // Open: when to try again
     std::atomic<std::uint32_t> openings{0};      // in a row, for the back-off

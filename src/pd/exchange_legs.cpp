@@ -88,6 +88,8 @@ void Exchange::on_leg_failed(Leg& leg, const LegFailure& failure) {
     if (&leg == prefill_) {
         prefill_ = nullptr;
         tried_prefill_ |= 1ULL << prefill_index_;
+        if (!failure.timed_out && !failure.client.is_local())
+            leg.state().ids_doubtful.store(true, std::memory_order_relaxed);
         leg.state().refresh_wanted.store(true, std::memory_order_relaxed);
         return attempt_failed(std::move(attempt));
     }

@@ -206,6 +206,10 @@ std::size_t Proxy::find_candidates(fleet::Role role, std::uint64_t excluded, std
             if ((kind.avoided >> instance.index & 1) != 0) continue;
             if (!can_serve(instance, with_dialect)) continue;
             if (kind.heed_breakers && !fleet::may_try(*instance.state, loop_.now())) continue;
+            if (kind.heed_breakers && with_dialect &&
+                instance.dialect == fleet::DialectKind::Mooncake &&
+                instance.state->ids_doubtful.load(std::memory_order_acquire))
+                continue;
             found[count++] = static_cast<std::uint16_t>(instance.index);
         }
         if (count > 0) return count;
