@@ -9,12 +9,6 @@
 
 namespace sluice::engine {
 
-namespace {
-
-constexpr int kRegistrationAttempts = 3;
-
-}  // namespace
-
 std::string host_of(const io::Address& address) {
     if (!address.valid() || address.is_unix()) return {};
     std::string host = address.text();
@@ -31,8 +25,9 @@ std::string reachable_host(const EngineOptions& options) {
 
 Core::Core(const Context& context)
     : context_(context),
-      calls_(context),
+      calls_(context.loop),
       channel_(context, calls_),
+      registrar_(context.loop, calls_, {.timeout = context.options.kv.connector_timeout}),
       registration_timer_(Delegate<void()>::to<&Core::on_registration_timer>(*this)) {}
 
 Core::~Core() = default;
@@ -96,7 +91,7 @@ Result<void> Core::open_bootstrap(std::uint16_t port) {
     if (!address) return std::unexpected(address.error());
     const auto socket = context_.loop.io().listen(*address, false);
     if (!socket) return std::unexpected(socket.error());
-    bootstrap_ = std::make_unique<BootstrapServer>(context_.loop);
+    bootstrap_ = std::make_unique<kv::BootstrapServer>(context_.loop);
     bootstrap_->open(*socket);
     const auto bound = context_.loop.io().local_address(*socket);
     if (!bound) return std::unexpected(bound.error());
@@ -108,10 +103,9 @@ Result<void> Core::open_bootstrap(std::uint16_t port) {
 
 // One worker after the other, as they come up; all at once unless options say otherwise.
 void Core::register_next() {
+    if (bootstrap_ == nullptr && !registrations_.empty()) return register_outside();
     while (registered_ < registrations_.size()) {
-        const WorkerRegistration& worker = registrations_[registered_];
-        if (bootstrap_ == nullptr) return register_outside(worker, attempt_);
-        const auto entered = bootstrap_->enter(worker);
+        const auto entered = bootstrap_->enter(registrations_[registered_]);
         ASSERT(entered.has_value());  // a new register and our own workers
         ++registered_;
         if (context_.options.kv.registration_interval > Duration::zero()) {
@@ -123,34 +117,25 @@ void Core::register_next() {
 
 void Core::on_registration_timer() { register_next(); }
 
-void Core::register_outside(const WorkerRegistration& worker, int attempt) {
-    HttpQuestion question;
+void Core::register_outside() {
     const auto address = peer_address(context_.options.kv.external_bootstrap, "", context_.options);
     if (!address) return context_.die("ValueError: bootstrap_server_address cannot be resolved");
-    question.address = *address;
-    question.host = context_.options.kv.external_bootstrap;
-    question.method = "POST";
-    question.path = "/register";
-    question.body = write_registration(worker);
-    question.timeout = context_.options.kv.connector_timeout;
-    calls_.start(question, [this, attempt](std::optional<HttpAnswer> answer) {
-        if (answer && answer->status == 200) {
-            ++registered_;
-            attempt_ = 1;
-            return register_next();
-        }
-        // A refusal is final; only what may be the network's fault is tried again.
-        if (answer || attempt >= kRegistrationAttempts)
-            return context_.die("RuntimeError: cannot register");
-        attempt_ = attempt + 1;
-        context_.loop.arm(registration_timer_, std::chrono::seconds(1 << (attempt - 1)));
-    });
+    registrar_.start(*address, context_.options.kv.external_bootstrap, registrations_,
+                     [this](const std::expected<void, std::string>& ended) {
+                         if (ended) {
+                             registered_ = registrations_.size();
+                             return;
+                         }
+                         context_.log(ended.error());
+                         context_.die("RuntimeError: cannot register");
+                     });
 }
 
 // -- end
 
 void Core::stop() {
     registration_timer_.cancel();
+    registrar_.cancel();
     if (bootstrap_ != nullptr) bootstrap_->stop();
     for (Rank& rank : ranks_)
         if (rank.connector) rank.connector->stop();

@@ -8,8 +8,8 @@
 #include <memory>
 #include <vector>
 
-#include "engine/http_calls.h"
-#include "engine/kv/bootstrap.h"
+#include "http/calls.h"
+#include "kv/registration.h"
 #include "engine/kv/http_side_channel.h"
 #include "engine/scheduler.h"
 
@@ -50,19 +50,19 @@ private:
     Result<void> open_nixl(Scheduler& scheduler, std::uint32_t rank, const std::string& engine_id);
     Result<void> open_bootstrap(std::uint16_t port);
     void register_next();
-    void register_outside(const WorkerRegistration& worker, int attempt);
+    void register_outside();
     void on_registration_timer();
     bool produces() const { return context_.options.kv.role != KvRole::Consumer; }
 
     Context context_;
-    HttpCalls calls_;
+    http::Calls calls_;
     HttpSideChannel channel_;
-    std::unique_ptr<BootstrapServer> bootstrap_;
+    std::unique_ptr<kv::BootstrapServer> bootstrap_;
     io::Address bootstrap_address_;
     std::vector<Rank> ranks_;
-    std::vector<WorkerRegistration> registrations_;
+    std::vector<kv::WorkerRegistration> registrations_;
     std::size_t registered_ = 0;
-    int attempt_ = 1;
+    kv::Registrar registrar_;
     Timer registration_timer_;
 };
 

@@ -3,7 +3,7 @@
 #include <charconv>
 
 #include "engine/api/body.h"
-#include "engine/fastapi.h"
+#include "kv/fastapi.h"
 #include "engine/impl.h"
 
 namespace sluice::engine {
@@ -30,7 +30,7 @@ std::string decimal(double value) {
 }
 
 std::string embedding_of(std::string_view input) {
-    JsonText json;
+    json::JsonText json;
     json.begin_array();
     const std::uint64_t seed = hash_text(input);
     for (std::size_t i = 0; i < kEmbeddingSize; ++i) {
@@ -60,7 +60,7 @@ std::int64_t Engine::Impl::unix_time() const {
 void Engine::Impl::answer_models(Connection& connection) {
     std::vector<std::string> names = options_.served_model_names;
     if (names.empty()) names.push_back(options_.model);
-    JsonText json;
+    json::JsonText json;
     json.begin_object().member("object", "list").key("data").begin_array();
     for (const std::string& name : names) {
         json.begin_object()
@@ -92,13 +92,13 @@ void Engine::Impl::answer_health(Connection& connection) {
 }
 
 void Engine::Impl::answer_version(Connection& connection) {
-    JsonText json;
+    json::JsonText json;
     connection.respond(200, "application/json",
                        json.begin_object().member("version", options_.version).end_object().text);
 }
 
 void Engine::Impl::answer_load(Connection& connection) {
-    JsonText json;
+    json::JsonText json;
     json.begin_object().member("server_load", generations_.size()).end_object();
     connection.respond(200, "application/json", json.text);
 }
@@ -131,7 +131,7 @@ void Engine::Impl::answer_tokenize(Connection& connection) {
         return respond_error(connection, invalid_body("missing", "prompt", "Field required"));
     }
     const std::vector<Token> tokens = tokenize(text);
-    JsonText json;
+    json::JsonText json;
     json.begin_object()
         .member("count", tokens.size())
         .member("max_model_len", options_.timing.max_model_len);
@@ -154,7 +154,7 @@ void Engine::Impl::answer_detokenize(Connection& connection) {
         if (!id.is_number_unsigned() || id.get<std::uint64_t>() > UINT32_MAX)
             return respond_error(
                 connection, invalid_body("int_type", "tokens", "Input should be a valid integer"));
-    JsonText json;
+    json::JsonText json;
     connection.respond(200, "application/json",
                        json.begin_object().member("prompt", input_text(*list)).end_object().text);
 }
@@ -174,7 +174,7 @@ void Engine::Impl::answer_embeddings(Connection& connection) {
         inputs.push_back(input_text(*input));
     }
     std::size_t tokens = 0;
-    JsonText json;
+    json::JsonText json;
     json.begin_object().member("id", "embd-" + request_id(connection, "")).member("object", "list");
     json.member("created", unix_time())
         .member("model", options_.model_name())
@@ -205,7 +205,7 @@ void Engine::Impl::answer_count_tokens(Connection& connection) {
     if (!request)
         return connection.respond(request.error().error.status, "application/json",
                                   messages_format().error(request.error().error));
-    JsonText json;
+    json::JsonText json;
     json.begin_object().member("input_tokens", request->prompts.front().tokens).end_object();
     connection.respond(200, "application/json", json.text);
 }
@@ -220,7 +220,7 @@ void Engine::Impl::answer_scale_out(Connection& connection) {
 
 void Engine::Impl::answer_sim_state(Connection& connection) {
     const EngineState now = state();
-    JsonText json;
+    json::JsonText json;
     json.begin_object()
         .member("requests", now.counters.requests)
         .member("generations", now.counters.generations);

@@ -3,7 +3,7 @@
 // a generating request becomes a Generation.
 #include <charconv>
 
-#include "engine/fastapi.h"
+#include "kv/fastapi.h"
 #include "engine/impl.h"
 
 namespace sluice::engine {
@@ -74,10 +74,10 @@ void Engine::Impl::on_request(Connection& connection) {
     const Endpoint* endpoint = find_endpoint(head.path);
     if (!authorized(connection))
         return connection.respond(401, "application/json", R"({"error":"Unauthorized"})");
-    if (endpoint == nullptr) return not_found(connection);
+    if (endpoint == nullptr) return kv::not_found(connection);
     if (head.method != endpoint->method &&
         (endpoint->other_method.empty() || head.method != endpoint->other_method))
-        return method_not_allowed(connection, endpoint->method);
+        return kv::method_not_allowed(connection, endpoint->method);
     fault_ = {};
     if (!head.path.starts_with("/sim/")) {
         fault_ = faults_.strike(endpoint->path, endpoint->generates, rng_);

@@ -11,7 +11,7 @@ public:
     std::string_view id_prefix() const override { return "chatcmpl-"; }
 
     std::string plain(const Answer& answer) const override {
-        JsonText json;
+        json::JsonText json;
         open(json, answer, "chat.completion");
         json.key("choices").begin_array();
         for (const Choice& choice : answer.choices) {
@@ -42,7 +42,7 @@ public:
     void delta(Answer& answer, Choice& choice, std::string_view text,
                std::string& out) const override {
         append_role(answer, choice, out);
-        JsonText json;
+        json::JsonText json;
         open_chunk(json, answer, choice);
         json.key("delta")
             .begin_object()
@@ -63,7 +63,7 @@ public:
 
     void end(Answer& answer, std::string& out) const override {
         if (answer.request.include_usage) {
-            JsonText json;
+            json::JsonText json;
             open(json, answer, "chat.completion.chunk");
             json.key("choices").begin_array().end_array().raw_member("usage",
                                                                      usage_json(answer, true));
@@ -81,24 +81,25 @@ public:
     }
 
 private:
-    static void open(JsonText& json, const Answer& answer, std::string_view object) {
+    static void open(json::JsonText& json, const Answer& answer, std::string_view object) {
         json.begin_object().member("id", answer.id).member("object", object);
         json.member("created", answer.created).member("model", answer.model);
     }
 
-    static void open_chunk(JsonText& json, const Answer& answer, const Choice& choice) {
+    static void open_chunk(json::JsonText& json, const Answer& answer, const Choice& choice) {
         open(json, answer, "chat.completion.chunk");
         json.key("choices").begin_array().begin_object().member("index", choice.index);
     }
 
-    static void close_chunk(JsonText& json, const Answer& answer, bool finish, std::string& out) {
+    static void close_chunk(json::JsonText& json, const Answer& answer, bool finish,
+                            std::string& out) {
         if (answer.request.continuous_usage) json.raw_member("usage", usage_json(answer, true));
         if (answer.kv_params_in_events)
             json.raw_member("kv_transfer_params", finish ? answer.kv_params : "null");
         append_data_event(out, json.end_object().text);
     }
 
-    static void append_prompt_ids(JsonText& json, const Answer& answer) {
+    static void append_prompt_ids(json::JsonText& json, const Answer& answer) {
         json.key("prompt_token_ids");
         if (!answer.request.return_token_ids) {
             json.value(nullptr);
@@ -112,7 +113,7 @@ private:
     static void append_role(Answer& answer, Choice& choice, std::string& out) {
         if (choice.begun) return;
         choice.begun = true;
-        JsonText json;
+        json::JsonText json;
         open_chunk(json, answer, choice);
         json.key("delta")
             .begin_object()

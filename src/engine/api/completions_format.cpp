@@ -11,7 +11,7 @@ public:
     std::string_view id_prefix() const override { return "cmpl-"; }
 
     std::string plain(const Answer& answer) const override {
-        JsonText json;
+        json::JsonText json;
         open(json, answer);
         json.key("choices").begin_array();
         for (const Choice& choice : answer.choices) {
@@ -37,7 +37,7 @@ public:
 
     void delta(Answer& answer, Choice& choice, std::string_view text,
                std::string& out) const override {
-        JsonText json;
+        json::JsonText json;
         open(json, answer);
         json.key("choices").begin_array().begin_object().member("index", choice.index);
         std::string whole;
@@ -65,7 +65,7 @@ public:
 
     void end(Answer& answer, std::string& out) const override {
         if (answer.request.include_usage) {
-            JsonText json;
+            json::JsonText json;
             open(json, answer);
             json.key("choices").begin_array().end_array().raw_member("usage",
                                                                      usage_json(answer, true));
@@ -80,12 +80,13 @@ public:
     }
 
 private:
-    static void open(JsonText& json, const Answer& answer) {
+    static void open(json::JsonText& json, const Answer& answer) {
         json.begin_object().member("id", answer.id).member("object", "text_completion");
         json.member("created", answer.created).member("model", answer.model);
     }
 
-    static void append_prompt_ids(JsonText& json, const Answer& answer, const Choice& choice) {
+    static void append_prompt_ids(json::JsonText& json, const Answer& answer,
+                                  const Choice& choice) {
         json.key("prompt_token_ids");
         if (!answer.request.return_token_ids) {
             json.value(nullptr);

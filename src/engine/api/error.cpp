@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/api/error.h"
 
-#include "engine/json_text.h"
+#include "json/text.h"
 #include "http/error_answer.h"
 #include "http/head_writer.h"
 
@@ -59,7 +59,7 @@ ApiError error_of_status(std::uint16_t status, std::string message) {
 }
 
 std::string error_json(const ApiError& error) {
-    JsonText json;
+    json::JsonText json;
     json.begin_object()
         .key("error")
         .begin_object()
@@ -75,12 +75,12 @@ std::string error_json(const ApiError& error) {
 
 std::string error_event_json(const ApiError& error) {
     std::string text = R"({"error": {"message": )";
-    append_json_string(text, error.message);
+    json::append_json_string(text, error.message);
     text += R"(, "type": )";
-    append_json_string(text, error.type);
+    json::append_json_string(text, error.type);
     text += R"(, "param": )";
     if (error.param) {
-        append_json_string(text, *error.param);
+        json::append_json_string(text, *error.param);
     } else {
         text += "null";
     }

@@ -57,7 +57,7 @@ std::uint32_t cached_tokens(const Answer& answer) {
 std::string usage_json(const Answer& answer, bool in_chunk) {
     const std::uint32_t prompt = prompt_tokens(answer);
     const std::uint32_t completion = completion_tokens(answer);
-    JsonText json;
+    json::JsonText json;
     json.begin_object().member("prompt_tokens", prompt).member("total_tokens", prompt + completion);
     json.member("completion_tokens", completion);
     if (answer.options.prompt_tokens_details) {
@@ -69,7 +69,8 @@ std::string usage_json(const Answer& answer, bool in_chunk) {
     return std::move(json.end_object().text);
 }
 
-void append_token_ids(JsonText& json, const Answer& answer, const std::vector<Token>& tokens) {
+void append_token_ids(json::JsonText& json, const Answer& answer,
+                      const std::vector<Token>& tokens) {
     json.key("token_ids");
     if (!answer.request.return_token_ids) {
         json.value(nullptr);
@@ -81,7 +82,7 @@ void append_token_ids(JsonText& json, const Answer& answer, const std::vector<To
 }
 
 // The stop string or token that ended it; null for the end of the sequence.
-void append_stop_reason(JsonText& json, const Choice& choice) {
+void append_stop_reason(json::JsonText& json, const Choice& choice) {
     if (choice.stop_token) {
         json.member("stop_reason", *choice.stop_token);
     } else if (!choice.stop_string.empty()) {

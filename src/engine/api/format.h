@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "engine/api/request.h"
-#include "engine/json_text.h"
+#include "json/text.h"
 #include "engine/model/stop_matcher.h"
 #include "engine/sequence.h"
 
@@ -74,8 +74,8 @@ std::uint32_t completion_tokens(const Answer& answer);
 // {"prompt_tokens":...}; as vLLM writes it in chunks, or whole with its nulls.
 std::string usage_json(const Answer& answer, bool in_chunk);
 std::uint32_t cached_tokens(const Answer& answer);
-void append_token_ids(JsonText& json, const Answer& answer, const std::vector<Token>& tokens);
-void append_stop_reason(JsonText& json, const Choice& choice);
+void append_token_ids(json::JsonText& json, const Answer& answer, const std::vector<Token>& tokens);
+void append_stop_reason(json::JsonText& json, const Choice& choice);
 void append_data_event(std::string& out, std::string_view data);
 void append_named_event(std::string& out, std::string_view name, std::string_view data);
 

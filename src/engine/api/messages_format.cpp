@@ -12,7 +12,7 @@ public:
 
     std::string plain(const Answer& answer) const override {
         const Choice& choice = answer.choices.front();
-        JsonText json;
+        json::JsonText json;
         open_message(json, answer);
         json.key("content")
             .begin_array()
@@ -27,7 +27,7 @@ public:
     }
 
     std::string error(const ApiError& error) const override {
-        JsonText json;
+        json::JsonText json;
         json.begin_object().member("type", "error").key("error").begin_object();
         json.member("type", type_of(error)).member("message", error.message);
         return std::move(json.end_object().end_object().text);
@@ -37,16 +37,16 @@ public:
                std::string& out) const override {
         append_start(answer, choice, out);
         if (!text.empty()) {
-            JsonText json;
+            json::JsonText json;
             open_block(json, "content_block_delta").key("delta").begin_object();
             json.member("type", "text_delta").member("text", text).end_object();
             append_named_event(out, "content_block_delta", json.end_object().text);
         }
         if (choice.finish == FinishReason::None) return;
-        JsonText stop;
+        json::JsonText stop;
         open_block(stop, "content_block_stop");
         append_named_event(out, "content_block_stop", stop.end_object().text);
-        JsonText json;
+        json::JsonText json;
         json.begin_object().member("type", "message_delta").key("delta").begin_object();
         append_stop(json, choice);
         json.end_object();
@@ -78,7 +78,7 @@ private:
         }
     }
 
-    static void open_message(JsonText& json, const Answer& answer) {
+    static void open_message(json::JsonText& json, const Answer& answer) {
         json.begin_object()
             .member("id", answer.id)
             .member("type", "message")
@@ -86,11 +86,11 @@ private:
         json.member("model", answer.model);
     }
 
-    static JsonText& open_block(JsonText& json, std::string_view type) {
+    static json::JsonText& open_block(json::JsonText& json, std::string_view type) {
         return json.begin_object().member("type", type).member("index", 0);
     }
 
-    static void append_stop(JsonText& json, const Choice& choice) {
+    static void append_stop(json::JsonText& json, const Choice& choice) {
         const bool cut = choice.finish == FinishReason::Length;
         const bool by_string = !choice.stop_string.empty();
         json.member("stop_reason", cut ? "max_tokens" : by_string ? "stop_sequence" : "end_turn");
@@ -101,7 +101,7 @@ private:
         }
     }
 
-    static void append_usage(JsonText& json, const Answer& answer, std::uint32_t output) {
+    static void append_usage(json::JsonText& json, const Answer& answer, std::uint32_t output) {
         json.key("usage").begin_object().member("input_tokens", prompt_tokens(answer));
         json.member("output_tokens", output).end_object();
     }
@@ -109,16 +109,16 @@ private:
     static void append_start(Answer& answer, Choice& choice, std::string& out) {
         if (choice.begun) return;
         choice.begun = true;
-        JsonText json;
+        json::JsonText json;
         json.begin_object().member("type", "message_start").key("message");
-        JsonText message;
+        json::JsonText message;
         open_message(message, answer);
         message.key("content").begin_array().end_array().member("stop_reason", nullptr);
         message.member("stop_sequence", nullptr);
         append_usage(message, answer, 0);
         json.raw(message.end_object().text);
         append_named_event(out, "message_start", json.end_object().text);
-        JsonText block;
+        json::JsonText block;
         open_block(block, "content_block_start").key("content_block").begin_object();
         block.member("type", "text").member("text", "").end_object();
         append_named_event(out, "content_block_start", block.end_object().text);

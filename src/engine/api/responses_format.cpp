@@ -19,7 +19,7 @@ public:
     void begin(Answer& answer, std::string& out) const override {
         const std::string response = response_json(answer, "in_progress", false);
         for (const char* name : {"response.created", "response.in_progress"}) {
-            JsonText json;
+            json::JsonText json;
             open(json, answer, name).raw_member("response", response);
             append_named_event(out, name, json.end_object().text);
         }
@@ -29,31 +29,31 @@ public:
                std::string& out) const override {
         if (!choice.begun) {
             choice.begun = true;
-            JsonText item;
+            json::JsonText item;
             open(item, answer, "response.output_item.added").member("output_index", 0);
             item.raw_member("item", item_json(answer, choice, "in_progress", false));
             append_named_event(out, "response.output_item.added", item.end_object().text);
-            JsonText part;
+            json::JsonText part;
             open_part(part, answer, "response.content_part.added")
                 .raw_member("part", part_json(""));
             append_named_event(out, "response.content_part.added", part.end_object().text);
         }
         if (!text.empty()) {
-            JsonText json;
+            json::JsonText json;
             open_part(json, answer, "response.output_text.delta").member("delta", text);
             json.key("logprobs").begin_array().end_array();
             append_named_event(out, "response.output_text.delta", json.end_object().text);
         }
         if (choice.finish == FinishReason::None) return;
-        JsonText done;
+        json::JsonText done;
         open_part(done, answer, "response.output_text.done").member("text", choice.text);
         done.key("logprobs").begin_array().end_array();
         append_named_event(out, "response.output_text.done", done.end_object().text);
-        JsonText part;
+        json::JsonText part;
         open_part(part, answer, "response.content_part.done")
             .raw_member("part", part_json(choice.text));
         append_named_event(out, "response.content_part.done", part.end_object().text);
-        JsonText item;
+        json::JsonText item;
         open(item, answer, "response.output_item.done").member("output_index", 0);
         item.raw_member("item", item_json(answer, choice, "completed", true));
         append_named_event(out, "response.output_item.done", item.end_object().text);
@@ -62,14 +62,14 @@ public:
     void end(Answer& answer, std::string& out) const override {
         const bool cut = answer.choices.front().finish == FinishReason::Length;
         const char* name = cut ? "response.incomplete" : "response.completed";
-        JsonText json;
+        json::JsonText json;
         open(json, answer, name).raw_member("response", plain(answer));
         append_named_event(out, name, json.end_object().text);
     }
 
     void error_event(Answer& answer, Choice*, const ApiError& error,
                      std::string& out) const override {
-        JsonText json;
+        json::JsonText json;
         open(json, answer, "error")
             .member("code", std::to_string(error.status))
             .member("message", error.message);
@@ -82,16 +82,16 @@ private:
         return "msg_" + answer.id.substr(answer.id.find('_') + 1);
     }
 
-    static JsonText& open(JsonText& json, Answer& answer, std::string_view type) {
+    static json::JsonText& open(json::JsonText& json, Answer& answer, std::string_view type) {
         return json.begin_object().member("type", type).member("sequence_number", answer.events++);
     }
-    static JsonText& open_part(JsonText& json, Answer& answer, std::string_view type) {
+    static json::JsonText& open_part(json::JsonText& json, Answer& answer, std::string_view type) {
         open(json, answer, type).member("item_id", item_id(answer)).member("output_index", 0);
         return json.member("content_index", 0);
     }
 
     static std::string part_json(std::string_view text) {
-        JsonText json;
+        json::JsonText json;
         json.begin_object().member("type", "output_text").member("text", text);
         json.key("annotations").begin_array().end_array().member("logprobs", nullptr);
         return std::move(json.end_object().text);
@@ -99,7 +99,7 @@ private:
 
     static std::string item_json(const Answer& answer, const Choice& choice,
                                  std::string_view status, bool content) {
-        JsonText json;
+        json::JsonText json;
         json.begin_object()
             .member("id", item_id(answer))
             .member("type", "message")
@@ -111,7 +111,7 @@ private:
 
     static std::string response_json(const Answer& answer, std::string_view status, bool whole) {
         const Choice& choice = answer.choices.front();
-        JsonText json;
+        json::JsonText json;
         json.begin_object().member("id", answer.id).member("created_at", answer.created);
         if (status == "incomplete") {
             json.key("incomplete_details")

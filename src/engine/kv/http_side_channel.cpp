@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "engine/json_text.h"
+#include "json/text.h"
 
 namespace sluice::engine {
 
@@ -24,7 +24,7 @@ std::uint64_t number_of(const Json& object, const char* name, std::uint64_t othe
 }
 
 std::string write_message(const PullMessage& message) {
-    JsonText json;
+    json::JsonText json;
     json.begin_object().member("engine_id", message.engine_id);
     json.member("tp_rank", message.tp_rank)
         .member("tp_size", message.tp_size)
@@ -62,7 +62,7 @@ std::optional<PullMessage> read_message(std::string_view text) {
 }
 
 std::string write_response(const PullResponse& response) {
-    JsonText json;
+    json::JsonText json;
     json.begin_object()
         .member("status", static_cast<std::uint32_t>(response.status))
         .key("ok")
@@ -167,7 +167,7 @@ private:
     http::Server server_;
 };
 
-HttpSideChannel::HttpSideChannel(const Context& context, HttpCalls& calls)
+HttpSideChannel::HttpSideChannel(const Context& context, http::Calls& calls)
     : context_(context), calls_(calls) {}
 HttpSideChannel::~HttpSideChannel() = default;
 
@@ -194,7 +194,7 @@ bool HttpSideChannel::finished() const {
 
 std::uint64_t HttpSideChannel::pull(const io::Address& peer, const PullMessage& message,
                                     PullEvents& events) {
-    HttpQuestion question;
+    http::CallQuestion question;
     question.address = peer;
     question.host = peer.text();
     question.method = "POST";
@@ -202,7 +202,7 @@ std::uint64_t HttpSideChannel::pull(const io::Address& peer, const PullMessage& 
     question.body = write_message(message);
     auto number = std::make_shared<std::uint64_t>(0);
     *number = calls_.start(
-        question, [](std::optional<HttpAnswer>) {},  // a peer that died says nothing
+        question, [](std::optional<http::CallAnswer>) {},  // a peer that died says nothing
         [number, &events](std::string_view line) {
             if (const auto response = read_response(line))
                 events.on_pull_response(*number, *response);

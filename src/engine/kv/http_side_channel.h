@@ -8,7 +8,8 @@
 #include <memory>
 #include <unordered_map>
 
-#include "engine/http_calls.h"
+#include "http/calls.h"
+#include "engine/context.h"
 #include "engine/kv/side_channel.h"
 #include "http/server.h"
 
@@ -16,7 +17,7 @@ namespace sluice::engine {
 
 class HttpSideChannel final : public SideChannel {
 public:
-    HttpSideChannel(const Context& context, HttpCalls& calls);
+    HttpSideChannel(const Context& context, http::Calls& calls);
     ~HttpSideChannel() override;
 
     Result<io::Address> listen(const io::Address& address, PullHandler& handler) override;
@@ -31,7 +32,7 @@ private:
     class Replier;
 
     Context context_;
-    HttpCalls& calls_;
+    http::Calls& calls_;
     std::list<std::unique_ptr<Endpoint>> endpoints_;
 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/kv/mooncake.h"
 
-#include "engine/json_text.h"
+#include "json/text.h"
 #include "engine/kv/peer_address.h"
 
 namespace sluice::engine {
@@ -15,7 +15,7 @@ std::string without_suffix(const std::string& request_id) {
 
 }  // namespace
 
-MooncakeConnector::MooncakeConnector(const Context& context, KvHost& host, HttpCalls& calls,
+MooncakeConnector::MooncakeConnector(const Context& context, KvHost& host, http::Calls& calls,
                                      SideChannel& channel, std::string engine_id)
     : context_(context),
       host_(host),
@@ -134,7 +134,7 @@ bool MooncakeConnector::finished(Sequence& sequence, FinishReason reason) {
     if (context_.options.kv.sequential) {
         const io::Address& address = addresses_.front();
         const std::string text = address.text();
-        JsonText json;
+        json::JsonText json;
         json.begin_object().member("do_remote_prefill", true).member("do_remote_decode", false);
         json.member("remote_host", text.substr(0, text.rfind(':')))
             .member("remote_port", address.port());

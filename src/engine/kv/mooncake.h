@@ -13,8 +13,8 @@ namespace sluice::engine {
 
 class MooncakeConnector final : public KvConnector, public SenderOwner {
 public:
-    MooncakeConnector(const Context& context, KvHost& host, HttpCalls& calls, SideChannel& channel,
-                      std::string engine_id);
+    MooncakeConnector(const Context& context, KvHost& host, http::Calls& calls,
+                      SideChannel& channel, std::string engine_id);
 
     // Opens the workers' side channels on `address`'s host. The workers' addresses, by tp rank.
     Result<std::vector<io::Address>> open(const io::Address& address);

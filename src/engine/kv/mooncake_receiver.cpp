@@ -57,7 +57,7 @@ struct MooncakeReceiver::Retry {
     Timer timer;
 };
 
-MooncakeReceiver::MooncakeReceiver(const Context& context, HttpCalls& calls, SideChannel& channel)
+MooncakeReceiver::MooncakeReceiver(const Context& context, http::Calls& calls, SideChannel& channel)
     : context_(context),
       calls_(calls),
       channel_(channel),
@@ -121,21 +121,21 @@ void MooncakeReceiver::look_up(std::string engine_id, Batch batch, int attempt) 
         context_.log("cannot ask the bootstrap server " + url + ": " + describe(address.error()));
         return retry(std::move(engine_id), std::move(batch), attempt);
     }
-    HttpQuestion question;
+    http::CallQuestion question;
     question.address = *address;
     question.host = address->text();
     question.path = "/query";
     question.timeout = context_.options.kv.connector_timeout;
     calls_.start(question, [this, engine_id, batch = std::move(batch),
-                            attempt](std::optional<HttpAnswer> answer) {
+                            attempt](std::optional<http::CallAnswer> answer) {
         looked_up(engine_id, batch, attempt, std::move(answer));
     });
 }
 
 void MooncakeReceiver::looked_up(const std::string& engine_id, Batch batch, int attempt,
-                                 std::optional<HttpAnswer> answer) {
+                                 std::optional<http::CallAnswer> answer) {
     if (!answer || answer->status != 200) return retry(engine_id, std::move(batch), attempt);
-    const auto entries = read_bootstrap_entries(answer->body);
+    const auto entries = kv::read_bootstrap_entries(answer->body);
     if (!entries) return retry(engine_id, std::move(batch), attempt);
     for (const auto& [dp, engine] : *entries) {
         // What is known stays, also when it is incomplete.

@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "engine/context.h"
-#include "engine/http_calls.h"
-#include "engine/kv/bootstrap.h"
+#include "http/calls.h"
+#include "kv/bootstrap.h"
 #include "engine/kv/side_channel.h"
 
 namespace sluice::engine {
@@ -35,7 +35,7 @@ struct PullRequest {
 
 class MooncakeReceiver final : public PullEvents {
 public:
-    MooncakeReceiver(const Context& context, HttpCalls& calls, SideChannel& channel);
+    MooncakeReceiver(const Context& context, http::Calls& calls, SideChannel& channel);
     ~MooncakeReceiver();
 
     // Leaves at the end of the turn, with the others for the same engine.
@@ -53,7 +53,7 @@ private:
     void flush();
     void look_up(std::string engine_id, Batch batch, int attempt);
     void looked_up(const std::string& engine_id, Batch batch, int attempt,
-                   std::optional<HttpAnswer> answer);
+                   std::optional<http::CallAnswer> answer);
     void send(const Workers& workers, const Batch& batch);
     void send_one(const io::Address& worker, std::uint32_t d_rank, const Batch& batch);
     void on_pull_response(std::uint64_t pull, const PullResponse& response) override;
@@ -66,7 +66,7 @@ private:
     struct Retry;
 
     Context context_;
-    HttpCalls& calls_;
+    http::Calls& calls_;
     SideChannel& channel_;
     std::vector<std::shared_ptr<Item>> pending_;
     io::Deferred flush_;

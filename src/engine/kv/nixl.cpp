@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/kv/nixl.h"
 
-#include "engine/json_text.h"
+#include "json/text.h"
 #include "engine/kv/peer_address.h"
 
 namespace sluice::engine {
@@ -158,7 +158,7 @@ bool NixlConnector::finished(Sequence& sequence, FinishReason reason) {
     const std::string& request = sequence.spec.request_id;
     const std::uint32_t size = context_.options.timing.block_size;
     const std::size_t prompt_blocks = (sequence.spec.prompt_tokens + size - 1) / size;
-    JsonText json;
+    json::JsonText json;
     json.begin_object().member("do_remote_prefill", true).member("do_remote_decode", false);
     json.key("remote_block_ids").begin_array().begin_array();
     for (std::size_t i = 0; i < std::min(prompt_blocks, sequence.blocks.size()); ++i)

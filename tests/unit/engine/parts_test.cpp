@@ -3,8 +3,8 @@
 // bootstrap server.
 #include "bench.h"
 
-#include "engine/json_text.h"
-#include "engine/kv/bootstrap.h"
+#include "json/text.h"
+#include "kv/bootstrap.h"
 #include "engine/kv_config.h"
 #include "engine/model/stop_matcher.h"
 
@@ -62,7 +62,7 @@ TEST(BlockPool, FreedBlocksKeepTheirContentUntilTheirTurn) {
 }
 
 TEST(JsonText, WritesWhatAParserReadsBack) {
-    JsonText json;
+    json::JsonText json;
     json.begin_object()
         .member("text", "q\"\\\n\x01 Zürich \xff\xc3")
         .member("n", -5)
@@ -168,16 +168,6 @@ TEST_F(Bootstrap, WorkersMayRegisterWithAnOutsideServer) {
     run_for(3s);
     EXPECT_FALSE(refused.serving());
     EXPECT_TRUE(refused.dead());
-}
-
-TEST(BootstrapEntries, OddRepliesAreRefused) {
-    for (const char* bad :
-         {"", "[]", R"({"x":{}})", R"({"0":{}})", R"({"0":{"engine_id":1,"worker_addr":{}}})",
-          R"({"0":{"engine_id":"a","worker_addr":{"x":{}}}})"})
-        EXPECT_FALSE(read_bootstrap_entries(bad).has_value()) << bad;
-    const std::string good = R"({"0":{"engine_id":"a","worker_addr":{"0":{"0":"tcp://h:1"}}}})";
-    EXPECT_EQ(write_bootstrap_entries(*read_bootstrap_entries(good)), good);
-    EXPECT_TRUE(read_bootstrap_entries("{}")->empty());
 }
 
 }  // namespace

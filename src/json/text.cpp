@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "engine/json_text.h"
+#include "json/text.h"
 
-namespace sluice::engine {
+namespace sluice::json {
 
 namespace {
 
@@ -76,4 +76,4 @@ void append_json_string(std::string& out, std::string_view text) {
     out.push_back('"');
 }
 
-}  // namespace sluice::engine
+}  // namespace sluice::json

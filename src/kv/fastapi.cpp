@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "engine/fastapi.h"
+#include "kv/fastapi.h"
 
-#include "engine/json_text.h"
+#include "json/text.h"
 
-namespace sluice::engine {
+namespace sluice::kv {
 
 void respond_detail(http::ServerConnection& connection, std::uint16_t status,
                     std::string_view detail, std::string_view field_lines) {
-    JsonText json;
+    json::JsonText json;
     json.begin_object().member("detail", detail).end_object();
     connection.respond(status, "application/json", json.text, field_lines);
 }
@@ -19,4 +19,4 @@ void method_not_allowed(http::ServerConnection& connection, std::string_view all
     respond_detail(connection, 405, "Method Not Allowed", allow);
 }
 
-}  // namespace sluice::engine
+}  // namespace sluice::kv

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "engine/http_calls.h"
+#include "http/calls.h"
 
 #include "http/head_writer.h"
 
-namespace sluice::engine {
+namespace sluice::http {
 
-class HttpCalls::Call final : public http::ResponseEvents {
+class Calls::Call final : public ResponseEvents {
 public:
-    Call(HttpCalls& calls, std::uint64_t number, OnEnd on_end, OnLine on_line)
+    Call(Calls& calls, std::uint64_t number, OnEnd on_end, OnLine on_line)
         : calls_(calls),
           number_(number),
           on_end_(std::move(on_end)),
@@ -15,14 +15,14 @@ public:
           request_(*this),
           timer_(Delegate<void()>::to<&Call::fail>(*this)) {}
 
-    void start(http::UpstreamPool* pool, SliceQueue message, Duration timeout) {
+    void start(UpstreamPool* pool, SliceQueue message, Duration timeout) {
         // An address too many, or no memory for the message: told later, as every failure.
         const bool impossible = pool == nullptr || message.empty();
-        calls_.context_.loop.arm(timer_, impossible ? Duration::zero() : timeout);
+        calls_.loop_.arm(timer_, impossible ? Duration::zero() : timeout);
         if (!impossible) request_.start(*pool, std::move(message));
     }
 
-    void on_response_head(const http::ResponseHead& head) override { answer_.status = head.status; }
+    void on_response_head(const ResponseHead& head) override { answer_.status = head.status; }
 
     void on_response_body(Slice bytes) override {
         answer_.body.append(bytes.view());
@@ -38,7 +38,7 @@ public:
     }
 
     void on_response_end() override { end(std::move(answer_)); }
-    void on_response_failed(const http::ClientFailure&) override { end(std::nullopt); }
+    void on_response_failed(const ClientFailure&) override { end(std::nullopt); }
 
     void cancel() {
         over_ = true;
@@ -51,43 +51,40 @@ public:
 
 private:
     void fail() { end(std::nullopt); }
-    void end(std::optional<HttpAnswer> answer) {
+    void end(std::optional<CallAnswer> answer) {
         if (over_) return;
         cancel();
         calls_.ended(*this, std::move(answer));
     }
 
-    HttpCalls& calls_;
+    Calls& calls_;
     std::uint64_t number_;
     OnEnd on_end_;
     OnLine on_line_;
-    http::ClientRequest request_;
+    ClientRequest request_;
     Timer timer_;
-    HttpAnswer answer_;
+    CallAnswer answer_;
     bool over_ = false;
 };
 
-HttpCalls::HttpCalls(const Context& context)
-    : context_(context),
-      texts_(context.loop.buffers()),
-      purge_(Delegate<void()>::to<&HttpCalls::purge>(*this)) {}
+Calls::Calls(io::Loop& loop)
+    : loop_(loop), texts_(loop.buffers()), purge_(Delegate<void()>::to<&Calls::purge>(*this)) {}
 
-HttpCalls::~HttpCalls() { purge_.cancel(); }
+Calls::~Calls() { purge_.cancel(); }
 
-void HttpCalls::purge() { ended_.clear(); }
+void Calls::purge() { ended_.clear(); }
 
-http::UpstreamPool* HttpCalls::pool_of(const io::Address& address) {
+UpstreamPool* Calls::pool_of(const io::Address& address) {
     const std::string name = address.text();
     if (const auto found = pools_.find(name); found != pools_.end()) return found->second.get();
     if (pools_.size() >= kAddressesMax) return nullptr;
-    http::UpstreamOptions options;
+    UpstreamOptions options;
     options.connect_timeout = std::chrono::seconds(10);
-    return pools_
-        .emplace(name, std::make_unique<http::UpstreamPool>(context_.loop, address, options))
+    return pools_.emplace(name, std::make_unique<UpstreamPool>(loop_, address, options))
         .first->second.get();
 }
 
-std::uint64_t HttpCalls::start(const HttpQuestion& question, OnEnd on_end, OnLine on_line) {
+std::uint64_t Calls::start(const CallQuestion& question, OnEnd on_end, OnLine on_line) {
     const std::uint64_t number = next_++;
     auto call = std::make_unique<Call>(*this, number, std::move(on_end), std::move(on_line));
     Call& started = *call;
@@ -98,10 +95,10 @@ std::uint64_t HttpCalls::start(const HttpQuestion& question, OnEnd on_end, OnLin
     writer.append(' ');
     writer.append(question.path);
     writer.append(" HTTP/1.1\r\n");
-    http::write_field(writer, "Host", question.host);
+    write_field(writer, "Host", question.host);
     if (question.method != "GET") {
-        http::write_field(writer, "Content-Type", "application/json");
-        http::write_field(writer, "Content-Length", std::uint64_t{question.body.size()});
+        write_field(writer, "Content-Type", "application/json");
+        write_field(writer, "Content-Length", std::uint64_t{question.body.size()});
     }
     writer.append("\r\n");
     writer.append(question.body);
@@ -111,34 +108,34 @@ std::uint64_t HttpCalls::start(const HttpQuestion& question, OnEnd on_end, OnLin
     return number;
 }
 
-void HttpCalls::ended(Call& call, std::optional<HttpAnswer> answer) {
+void Calls::ended(Call& call, std::optional<CallAnswer> answer) {
     const auto found = calls_.find(call.number());
     ASSERT(found != calls_.end());
     ended_.push_back(std::move(found->second));  // it is still on the stack
     calls_.erase(found);
-    context_.loop.defer(purge_);
+    loop_.defer(purge_);
     if (const OnEnd on_end = call.take_on_end()) on_end(std::move(answer));
 }
 
-void HttpCalls::cancel(std::uint64_t number) {
+void Calls::cancel(std::uint64_t number) {
     const auto found = calls_.find(number);
     if (found == calls_.end()) return;
     found->second->cancel();
     ended_.push_back(std::move(found->second));
     calls_.erase(found);
-    context_.loop.defer(purge_);
+    loop_.defer(purge_);
 }
 
-void HttpCalls::stop() {
+void Calls::stop() {
     while (!calls_.empty()) cancel(calls_.begin()->first);
     for (auto& [name, pool] : pools_) pool->drain();
 }
 
-bool HttpCalls::finished() const {
+bool Calls::finished() const {
     if (!calls_.empty()) return false;
     for (const auto& [name, pool] : pools_)
         if (pool->open() != 0) return false;
     return true;
 }
 
-}  // namespace sluice::engine
+}  // namespace sluice::http

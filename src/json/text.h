@@ -12,7 +12,7 @@
 #include <string>
 #include <string_view>
 
-namespace sluice::engine {
+namespace sluice::json {
 
 // Appends `text` as a JSON string with its quotes.
 void append_json_string(std::string& out, std::string_view text);
@@ -82,4 +82,4 @@ private:
     bool first_ = true;
 };
 
-}  // namespace sluice::engine
+}  // namespace sluice::json

@@ -12,7 +12,7 @@
 
 #include "http/server.h"
 
-namespace sluice::engine {
+namespace sluice::kv {
 
 struct WorkerRegistration {
     std::string engine_id;
@@ -53,7 +53,8 @@ private:
     void on_register(http::ServerConnection& connection);
 
     BootstrapEntries entries_;
+    std::size_t workers_ = 0;
     http::Server server_;
 };
 
-}  // namespace sluice::engine
+}  // namespace sluice::kv

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// HTTP requests that an engine makes to other engines: /register and /query of a bootstrap server,
-// and pulls.
+// Whole HTTP requests of the control plane: /register and /query of a bootstrap server, pulls of
+// the stand-in engines.
 //
 // An answer is given whole, or line by line while it comes. A call ends exactly once, by its
 // answer, a failure, its time-out or cancel(); the callback may start another call. Threads: one.
@@ -17,18 +17,17 @@
 #include <unordered_map>
 #include <vector>
 
-#include "engine/context.h"
 #include "http/client.h"
 #include "mem/text_arena.h"
 
-namespace sluice::engine {
+namespace sluice::http {
 
-struct HttpAnswer {
+struct CallAnswer {
     std::uint16_t status = 0;
     std::string body;
 };
 
-struct HttpQuestion {
+struct CallQuestion {
     io::Address address;
     std::string host;  // the Host field
     std::string_view method = "GET";
@@ -37,16 +36,16 @@ struct HttpQuestion {
     Duration timeout = kForever;
 };
 
-class HttpCalls {
+class Calls {
 public:
-    using OnEnd = std::function<void(std::optional<HttpAnswer>)>;
+    using OnEnd = std::function<void(std::optional<CallAnswer>)>;
     using OnLine = std::function<void(std::string_view line)>;
 
-    explicit HttpCalls(const Context& context);
-    ~HttpCalls();
+    explicit Calls(io::Loop& loop);
+    ~Calls();
 
     // With `on_line`, lines of a 200 answer go there and the answer's body stays empty.
-    std::uint64_t start(const HttpQuestion& question, OnEnd on_end, OnLine on_line = {});
+    std::uint64_t start(const CallQuestion& question, OnEnd on_end, OnLine on_line = {});
     void cancel(std::uint64_t call);
 
     // Cancels everything. Run the loop until finished().
@@ -58,17 +57,17 @@ private:
     static constexpr std::size_t kAddressesMax = 4096;
     class Call;
 
-    http::UpstreamPool* pool_of(const io::Address& address);
-    void ended(Call& call, std::optional<HttpAnswer> answer);
+    UpstreamPool* pool_of(const io::Address& address);
+    void ended(Call& call, std::optional<CallAnswer> answer);
     void purge();
 
-    Context context_;
+    io::Loop& loop_;
     TextArena texts_;
-    std::map<std::string, std::unique_ptr<http::UpstreamPool>> pools_;
+    std::map<std::string, std::unique_ptr<UpstreamPool>> pools_;
     std::unordered_map<std::uint64_t, std::unique_ptr<Call>> calls_;
     std::vector<std::unique_ptr<Call>> ended_;
     io::Deferred purge_;
     std::uint64_t next_ = 1;
 };
 
-}  // namespace sluice::engine
+}  // namespace sluice::http

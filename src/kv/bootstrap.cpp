@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "engine/kv/bootstrap.h"
+#include "kv/bootstrap.h"
 
 #include <charconv>
 #include <nlohmann/json.hpp>
 
-#include "engine/fastapi.h"
-#include "engine/json_text.h"
+#include "kv/fastapi.h"
+#include "json/text.h"
 
-namespace sluice::engine {
+namespace sluice::kv {
 
 namespace {
 
@@ -15,6 +15,7 @@ using Json = nlohmann::json;
 
 constexpr std::uint32_t kConnectionsMax = 16384;
 constexpr std::size_t kRanksMax = 1024;
+constexpr std::size_t kWorkersMax = 65536;  // of all ranks: 4 MiB of a /query's answer
 
 http::ServerOptions server_options() {
     http::ServerOptions options;
@@ -33,7 +34,7 @@ std::optional<std::uint32_t> to_rank(std::string_view text) {
 // A FastAPI 422 for one member.
 std::string missing_detail(std::string_view member, std::string_view type,
                            std::string_view message) {
-    JsonText json;
+    json::JsonText json;
     json.begin_object().key("detail").begin_array().begin_object().member("type", type);
     json.key("loc").begin_array().value("body");
     if (!member.empty()) json.value(member);
@@ -44,7 +45,7 @@ std::string missing_detail(std::string_view member, std::string_view type,
 }  // namespace
 
 std::string write_bootstrap_entries(const BootstrapEntries& entries) {
-    JsonText json;
+    json::JsonText json;
     json.begin_object();
     for (const auto& [dp, engine] : entries) {
         json.key(std::to_string(dp)).begin_object().member("engine_id", engine.engine_id);
@@ -83,7 +84,7 @@ std::expected<BootstrapEntries, std::string> read_bootstrap_entries(std::string_
 }
 
 std::string write_registration(const WorkerRegistration& worker) {
-    JsonText json;
+    json::JsonText json;
     json.begin_object().member("engine_id", worker.engine_id).member("dp_rank", worker.dp_rank);
     json.member("tp_rank", worker.tp_rank)
         .member("pp_rank", worker.pp_rank)
@@ -102,6 +103,7 @@ std::expected<void, std::string> BootstrapServer::enter(const WorkerRegistration
         return std::unexpected("Engine ID mismatch for dp_rank=" + std::to_string(worker.dp_rank) +
                                ": expected " + known->second.engine_id + ", got " +
                                worker.engine_id);
+    if (workers_ >= kWorkersMax) return std::unexpected("too many workers");
     RegisteredEngine& engine = entries_[worker.dp_rank];
     engine.engine_id = worker.engine_id;
     std::string& address = engine.workers[worker.tp_rank][worker.pp_rank];
@@ -110,6 +112,7 @@ std::expected<void, std::string> BootstrapServer::enter(const WorkerRegistration
                                ", tp_rank=" + std::to_string(worker.tp_rank) + ", pp_rank=" +
                                std::to_string(worker.pp_rank) + " is already registered at " +
                                address + ", but still want to register at " + worker.address);
+    workers_ += address.empty() ? 1 : 0;
     address = worker.address;
     return {};
 }
@@ -160,4 +163,4 @@ void BootstrapServer::on_register(http::ServerConnection& connection) {
     connection.respond(200, "application/json", R"({"status":"ok"})");
 }
 
-}  // namespace sluice::engine
+}  // namespace sluice::kv
