@@ -64,6 +64,12 @@ if(NOT SLUICE_FUZZ)
     sluice_third_party(GTest 1.12 GTest::gmock GTest::gtest GTest::gtest_main)
 endif()
 
+# libzmq, MPL-2.0. Tests only: the other side of our own ZMTP (src/mooncake/zmtp.h says why it is our own).
+if(NOT SLUICE_FUZZ)
+    pkg_check_modules(libzmq QUIET IMPORTED_TARGET libzmq>=4.3)
+    sluice_third_party(libzmq 4.3 PkgConfig::libzmq)
+endif()
+
 # Google Benchmark, Apache-2.0. Microbenchmarks.
 if(SLUICE_PERF)
     sluice_third_party(benchmark 1.7 benchmark::benchmark benchmark::benchmark_main)
