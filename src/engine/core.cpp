@@ -26,7 +26,7 @@ std::string reachable_host(const EngineOptions& options) {
 Core::Core(const Context& context)
     : context_(context),
       calls_(context.loop),
-      channel_(context, calls_),
+      channel_(context),
       registrar_(context.loop, calls_, {.timeout = context.options.kv.connector_timeout}),
       registration_timer_(Delegate<void()>::to<&Core::on_registration_timer>(*this)) {}
 

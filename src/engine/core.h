@@ -10,7 +10,7 @@
 
 #include "http/calls.h"
 #include "kv/registration.h"
-#include "engine/kv/http_side_channel.h"
+#include "engine/kv/zmq_side_channel.h"
 #include "engine/scheduler.h"
 
 namespace sluice::engine {
@@ -56,7 +56,7 @@ private:
 
     Context context_;
     http::Calls calls_;
-    HttpSideChannel channel_;
+    ZmqSideChannel channel_;
     std::unique_ptr<kv::BootstrapServer> bootstrap_;
     io::Address bootstrap_address_;
     std::vector<Rank> ranks_;

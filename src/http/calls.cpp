@@ -7,11 +7,10 @@ namespace sluice::http {
 
 class Calls::Call final : public ResponseEvents {
 public:
-    Call(Calls& calls, std::uint64_t number, OnEnd on_end, OnLine on_line)
+    Call(Calls& calls, std::uint64_t number, OnEnd on_end)
         : calls_(calls),
           number_(number),
           on_end_(std::move(on_end)),
-          on_line_(std::move(on_line)),
           request_(*this),
           timer_(Delegate<void()>::to<&Call::fail>(*this)) {}
 
@@ -27,14 +26,6 @@ public:
     void on_response_body(Slice bytes) override {
         answer_.body.append(bytes.view());
         if (answer_.body.size() > kAnswerMax) return fail();
-        if (!on_line_ || answer_.status != 200) return;
-        std::size_t end = 0;
-        while ((end = answer_.body.find('\n')) != std::string::npos) {
-            const std::string line = answer_.body.substr(0, end);
-            answer_.body.erase(0, end + 1);
-            on_line_(line);
-            if (over_) return;
-        }
     }
 
     void on_response_end() override { end(std::move(answer_)); }
@@ -60,7 +51,6 @@ private:
     Calls& calls_;
     std::uint64_t number_;
     OnEnd on_end_;
-    OnLine on_line_;
     ClientRequest request_;
     Timer timer_;
     CallAnswer answer_;
@@ -84,9 +74,9 @@ UpstreamPool* Calls::pool_of(const io::Address& address) {
         .first->second.get();
 }
 
-std::uint64_t Calls::start(const CallQuestion& question, OnEnd on_end, OnLine on_line) {
+std::uint64_t Calls::start(const CallQuestion& question, OnEnd on_end) {
     const std::uint64_t number = next_++;
-    auto call = std::make_unique<Call>(*this, number, std::move(on_end), std::move(on_line));
+    auto call = std::make_unique<Call>(*this, number, std::move(on_end));
     Call& started = *call;
     calls_.emplace(number, std::move(call));
 

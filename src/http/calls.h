@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whole HTTP requests of the control plane: /register and /query of a bootstrap server, pulls of
-// the stand-in engines.
+// Whole HTTP requests of the control plane: /register and /query of a bootstrap server.
 //
-// An answer is given whole, or line by line while it comes. A call ends exactly once, by its
+// A call ends exactly once, by its
 // answer, a failure, its time-out or cancel(); the callback may start another call. Threads: one.
 // Owns: the calls and the connections, one pool an address. Errors: a call that fails, or whose
 // answer is larger than kAnswerMax, ends with no answer.
@@ -39,13 +38,11 @@ struct CallQuestion {
 class Calls {
 public:
     using OnEnd = std::function<void(std::optional<CallAnswer>)>;
-    using OnLine = std::function<void(std::string_view line)>;
 
     explicit Calls(io::Loop& loop);
     ~Calls();
 
-    // With `on_line`, lines of a 200 answer go there and the answer's body stays empty.
-    std::uint64_t start(const CallQuestion& question, OnEnd on_end, OnLine on_line = {});
+    std::uint64_t start(const CallQuestion& question, OnEnd on_end);
     void cancel(std::uint64_t call);
 
     // Cancels everything. Run the loop until finished().

@@ -124,7 +124,9 @@ void MooncakeReceiver::look_up(std::string engine_id, Batch batch, int attempt) 
     http::CallQuestion question;
     question.address = *address;
     question.host = address->text();
-    question.path = "/query";
+    // The URL may have a path of its own; vLLM appends to it.
+    const std::size_t path = url.find('/', std::string_view("http://").size());
+    question.path = (path == std::string::npos ? std::string() : url.substr(path)) + "/query";
     question.timeout = context_.options.kv.connector_timeout;
     calls_.start(question, [this, engine_id, batch = std::move(batch),
                             attempt](std::optional<http::CallAnswer> answer) {

@@ -209,6 +209,9 @@ bool MooncakeSender::refused(const PullMessage& message, PullReplier& replier) {
     if (!paired) {
         response.message = "This D tp_rank " + std::to_string(message.tp_rank) +
                            " is not paired with P tp_rank " + std::to_string(tp_rank_);
+    } else if (!message.has_layout) {
+        // Also for an empty pull: what P holds for it stays held.
+        response.message = "Object missing required field `kv_caches_base_addr`";
     } else if (entries_.size() + message.items.size() > kTransfersMax ||
                queue_.size() >= kPullsQueuedMax) {
         response.message = "too many transfers wait";

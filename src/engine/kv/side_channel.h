@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The private channel between workers over which D asks for blocks and P says what came of it.
+// The channel between workers over which D asks for blocks and P says what came of it.
 //
 // As with vLLM's ZMQ sockets, nobody is told that a peer is unreachable or has died: a pull without
 // an answer just has none, and who asked has a timer. One pull gets any number of Continue
-// responses and then one Finish or Error. kv/http_side_channel.h is the only implementation so far.
+// responses and then one Finish or Error. kv/zmq_side_channel.h is the only implementation.
 // Threads: one.
 #pragma once
 
@@ -28,6 +28,7 @@ struct PullMessage {
     std::string engine_id;  // nixl: whom D believes to ask
     std::uint32_t tp_rank = 0;
     std::uint32_t tp_size = 1;
+    bool has_layout = true;  // as received: D's addresses and lengths are there
     std::vector<PullItem> items;
 };
 
