@@ -27,6 +27,7 @@ std::string_view name_of(Role role);
 
 // How the KV hand-over is said in HTTP; found out per prefill instance when --kv-connector is auto.
 enum class DialectKind : std::uint8_t { Unknown, Mooncake, MooncakeSequential, Nixl };
+inline constexpr std::size_t kDialectKinds = static_cast<std::size_t>(DialectKind::Nixl) + 1;
 std::string_view name_of(DialectKind kind);
 
 // Passive and active health. Closed: in use. Open: not used until `retry_at`. HalfOpen: one request

@@ -14,6 +14,8 @@ namespace sluice::pd {
 namespace {
 
 constexpr std::size_t kRequestIdMax = 200;
+// As nginx logs a client that left before its answer.
+constexpr std::uint16_t kClientGoneStatus = 499;
 constexpr std::string_view kRetrySoon = "Retry-After: 1\r\n";
 
 void append_hex(std::string& out, std::uint64_t value) {
@@ -46,8 +48,10 @@ Exchange::Exchange(Proxy& proxy, http::ServerConnection& client, const Route& ro
       answer_(proxy.scanner_),
       request_deadline_(Delegate<void()>::to<&Exchange::on_request_deadline>(*this)),
       phase_timer_(Delegate<void()>::to<&Exchange::on_phase_timer>(*this)),
-      idle_timer_(Delegate<void()>::to<&Exchange::on_idle_timer>(*this)),
-      began_(proxy.loop_.now()) {}
+      idle_timer_(Delegate<void()>::to<&Exchange::on_idle_timer>(*this)) {
+    timeline_.received = client.request_began();
+    timeline_.began = proxy.loop_.now();
+}
 
 Exchange::~Exchange() { ASSERT(prefill_ == nullptr && decode_ == nullptr); }
 
@@ -61,6 +65,7 @@ void Exchange::begin() {
     }
 
     const Slice& body = client_->body();
+    timeline_.client_in = body.size;
     std::expected<void, std::string> scanned;
     if (route_.serve == Serve::PrefillDecode) {
         scanned = scan_body(proxy_.scanner_, body.view(), route_.api, scan_);
@@ -84,7 +89,8 @@ void Exchange::turned_away() {
 
 void Exchange::admitted() {
     entered_ = true;
-    admitted_at_ = proxy_.loop_.now();
+    timeline_.admitted = proxy_.loop_.now();
+    proxy_.metrics_.queue.record(timeline_.admitted - timeline_.began);
     phase_timer_.cancel();
     phase_ = Phase::Trying;
     attempt();
@@ -93,7 +99,7 @@ void Exchange::admitted() {
 void Exchange::client_gone() {
     client_ = nullptr;
     end_legs();
-    finish(Outcome::ClientGone);
+    finish(Outcome::ClientGone, phase_ == Phase::Relaying ? answer_.status() : kClientGoneStatus);
 }
 
 void Exchange::client_drained() {
@@ -143,13 +149,13 @@ void Exchange::on_idle_timer() {
         failure.status = 504;
         failure.outcome = Outcome::Timeout;
         failure.message = "the decode instance sent no token within --first-token-timeout";
-        tried_decode_ |= 1ULL << decode_index_;
+        tried_decode_ |= 1ULL << timeline_.decode_index;
         decode_->report(fleet::Outcome::Failure);
         blame_both_ = true;
         return attempt_failed(std::move(failure));
     }
     if (phase_ != Phase::Relaying) return;
-    const Duration idle = proxy_.loop_.now() - last_byte_;
+    const Duration idle = proxy_.loop_.now() - timeline_.last_byte;
     const Duration limit = proxy_.options_.idle_timeout;
     // A client that does not read is the server connection's business (stall_timeout).
     if (idle >= limit && !client_->congested())
@@ -183,10 +189,10 @@ void Exchange::attempt_failed(AttemptFailure failure) {
     if (blame_both_ && prefill_done_) {
         // P said 200, yet D could not go on: either may be at fault, so the next attempt avoids
         // both.
-        const fleet::Instance& instance = proxy_.fleet_->prefill[prefill_index_];
+        const fleet::Instance& instance = proxy_.fleet_->prefill[timeline_.prefill_index];
         proxy_.report(*instance.state, fleet::Outcome::Failure);
         instance.state->refresh_wanted.store(true, std::memory_order_relaxed);
-        tried_prefill_ |= 1ULL << prefill_index_;
+        tried_prefill_ |= 1ULL << timeline_.prefill_index;
     }
     blame_both_ = false;
     end_legs();
@@ -195,7 +201,7 @@ void Exchange::attempt_failed(AttemptFailure failure) {
 }
 
 bool Exchange::may_retry(const AttemptFailure& failure) {
-    if (!failure.retryable || attempts_ > proxy_.options_.retries) return false;
+    if (!failure.retryable || timeline_.attempts > proxy_.options_.retries) return false;
     if (!proxy_.budget_.spend()) {
         proxy_.metrics_.retries_denied.add();
         return false;
@@ -207,10 +213,10 @@ bool Exchange::may_retry(const AttemptFailure& failure) {
 // The first retry goes to another instance at once; later ones wait, longer each time.
 void Exchange::back_off() {
     answer_.clear();
-    if (attempts_ == 1) return attempt();
+    if (timeline_.attempts == 1) return attempt();
     phase_ = Phase::BackingOff;
-    const double factor =
-        static_cast<double>(1U << std::min(attempts_ - 2, 10U)) * (0.5 + proxy_.rng_.unit());
+    const double factor = static_cast<double>(1U << std::min(timeline_.attempts - 2, 10U)) *
+                          (0.5 + proxy_.rng_.unit());
     proxy_.loop_.arm(phase_timer_,
                      std::chrono::duration_cast<Duration>(proxy_.options_.retry_backoff * factor));
 }
@@ -223,7 +229,8 @@ void Exchange::answer_failure(AttemptFailure& failure) {
     http::write_field(writer, "X-Request-Id", request_id_);
     const Slice lines = writer.finish();
     http::ServerConnection* client = std::exchange(client_, nullptr);
-    finish(failure.outcome);
+    count_client_bytes(failure.body.bytes());
+    finish(failure.outcome, failure.status);
     client->start_response(failure.status, lines.view(), failure.body.bytes());
     for (std::size_t i = 0; i < failure.body.count(); ++i) client->write(failure.body[i]);
     client->end_response();
@@ -234,9 +241,13 @@ void Exchange::answer_error(std::uint16_t status, std::string_view message, Outc
     http::write_field(writer, "X-Request-Id", request_id_);
     if (status == 503 || status == 429) writer.append(kRetrySoon);
     const Slice lines = writer.finish();
+    TextWriter json(client_->texts());
+    http::write_error_json(json, status, message);
+    const Slice body = json.finish();
+    count_client_bytes(body.size);
     http::ServerConnection* client = std::exchange(client_, nullptr);
-    finish(outcome);
-    client->respond_error(status, message, lines.view());
+    finish(outcome, status);
+    client->respond(status, "application/json", body.view(), lines.view());
 }
 
 // -- success
@@ -247,16 +258,18 @@ Slice Exchange::write_answer_fields() {
     http::write_field(writer, "X-Request-Id", request_id_);
     if (route_.serve == Serve::PrefillDecode) {
         writer.append("Server-Timing: queue;dur=");
-        append_ms(writer, admitted_at_ - began_);
+        append_ms(writer, between(timeline_.began, timeline_.admitted));
         if (!whole_on_decode_) {
             writer.append(", prefill;dur=");
-            append_ms(writer, (prefill_done_ ? prefill_ended_ : first_content_) - prefill_began_);
+            append_ms(writer,
+                      between(timeline_.prefill_began,
+                              prefill_done_ ? timeline_.prefill_ended : timeline_.first_content));
         }
         writer.append(", first_token;dur=");
-        append_ms(writer, first_content_ - began_);
-        if (attempts_ > 1) {
+        append_ms(writer, between(timeline_.began, timeline_.first_content));
+        if (timeline_.attempts > 1) {
             writer.append(", attempts;desc=\"");
-            writer.append_number(attempts_);
+            writer.append_number(timeline_.attempts);
             writer.append('"');
         }
         writer.append("\r\n");
@@ -264,8 +277,9 @@ Slice Exchange::write_answer_fields() {
     if (proxy_.options_.expose_instances) {
         if (!whole_on_decode_)
             http::write_field(writer, "X-Sluice-Prefill",
-                              proxy_.fleet_->prefill[prefill_index_].url);
-        http::write_field(writer, "X-Sluice-Decode", proxy_.fleet_->decode[decode_index_].url);
+                              proxy_.fleet_->prefill[timeline_.prefill_index].url);
+        http::write_field(writer, "X-Sluice-Decode",
+                          proxy_.fleet_->decode[timeline_.decode_index].url);
     }
     return writer.finish();
 }
@@ -273,13 +287,21 @@ Slice Exchange::write_answer_fields() {
 // The first content is here: from now on it is this pair or none.
 void Exchange::commit() {
     phase_ = Phase::Relaying;
-    first_content_ = last_byte_ = proxy_.loop_.now();
+    timeline_.first_content = timeline_.last_byte = proxy_.loop_.now();
+    timeline_.pieces = 1;
     phase_timer_.cancel();
+    if (answer_.is_event_stream()) {
+        proxy_.metrics_.first_token.record(timeline_.first_content - timeline_.began);
+        if (prefill_done_)
+            proxy_.metrics_.kv_wait.record(
+                between(timeline_.prefill_ended, timeline_.first_content));
+    }
     if (decode_ != nullptr)
         decode_->report(outcome_of(answer_.status()) == Outcome::Ok ? fleet::Outcome::Success
                                                                     : fleet::Outcome::Neutral);
     if (!whole_on_decode_)
-        proxy_.report(*proxy_.fleet_->prefill[prefill_index_].state, fleet::Outcome::Success);
+        proxy_.report(*proxy_.fleet_->prefill[timeline_.prefill_index].state,
+                      fleet::Outcome::Success);
     const Slice lines = write_answer_fields();
     end_prefill_leg();
     client_->release_request();
@@ -296,8 +318,13 @@ void Exchange::relay() {
     SliceQueue ready;
     answer_.take_ready(ready);
     if (ready.empty()) return;
-    last_byte_ = proxy_.loop_.now();
-    proxy_.metrics_.response_bytes.add(ready.bytes());
+    const Instant now = proxy_.loop_.now();
+    if (now != timeline_.last_byte) {  // what comes in one turn leaves in one piece
+        if (answer_.is_event_stream()) proxy_.metrics_.event_gap.record(now - timeline_.last_byte);
+        timeline_.last_byte = now;
+        ++timeline_.pieces;
+    }
+    count_client_bytes(ready.bytes());
     for (std::size_t i = 0; i < ready.count(); ++i) client_->write(ready[i]);
     if (client_->congested() && decode_ != nullptr) decode_->set_reading(false);
 }
@@ -305,9 +332,12 @@ void Exchange::relay() {
 void Exchange::relay_end() {
     SliceQueue rest;
     answer_.take_rest(rest);
-    proxy_.metrics_.response_bytes.add(rest.bytes());
+    if (!rest.empty()) {
+        timeline_.last_byte = proxy_.loop_.now();
+        count_client_bytes(rest.bytes());
+    }
     http::ServerConnection* client = std::exchange(client_, nullptr);
-    finish(outcome_of(answer_.status()));
+    finish(outcome_of(answer_.status()), answer_.status());
     for (std::size_t i = 0; i < rest.count(); ++i) client->write(rest[i]);
     client->end_response();
 }
@@ -324,20 +354,36 @@ void Exchange::break_stream(std::string_view message) {
         client_->write(writer.finish());
     }
     http::ServerConnection* client = std::exchange(client_, nullptr);
-    finish(Outcome::Broken);
+    finish(Outcome::Broken, answer_.status());
     client->cut_response();
 }
 
-void Exchange::finish(Outcome outcome) {
+void Exchange::count_client_bytes(std::size_t bytes) {
+    timeline_.client_out += bytes;
+    proxy_.metrics_.count_bytes(Side::Client, 0, bytes);
+}
+
+void Exchange::finish(Outcome outcome, std::uint16_t status) {
     ASSERT(phase_ != Phase::Done);
+    timeline_.status = status;
+    count_end(outcome);
     phase_ = Phase::Done;
     request_deadline_.cancel();
     phase_timer_.cancel();
     idle_timer_.cancel();
     answer_.clear();
-    proxy_.metrics_.count(path_, outcome);
     proxy_.leave(*this, entered_);
     proxy_.exchange_done(*this);
+}
+
+void Exchange::count_end(Outcome outcome) {
+    WorkerMetrics& metrics = proxy_.metrics_;
+    metrics.count(path_, outcome, timeline_.dialect);
+    const Duration total = proxy_.loop_.now() - timeline_.began;
+    (scan_.stream ? metrics.stream_total : metrics.plain_total).record(total);
+    metrics.count_bytes(Side::Client, timeline_.client_in, 0);
+    metrics.count_bytes(Side::Prefill, timeline_.prefill_in, timeline_.prefill_out);
+    metrics.count_bytes(Side::Decode, timeline_.decode_in, timeline_.decode_out);
 }
 
 }  // namespace sluice::pd

@@ -26,6 +26,7 @@
 #include "pd/leg_message.h"
 #include "pd/metrics.h"
 #include "pd/routes.h"
+#include "pd/timeline.h"
 
 namespace sluice::pd {
 
@@ -94,7 +95,11 @@ private:
     void relay();
     void relay_end();
     void break_stream(std::string_view message);
-    void finish(Outcome outcome);
+    // Before anything of the answer's end is written, since the client's connection may at once go
+    // on to the next request. `status`: of the answer.
+    void finish(Outcome outcome, std::uint16_t status);
+    void count_end(Outcome outcome);
+    void count_client_bytes(std::size_t bytes);
     void on_request_deadline();
     void on_phase_timer();
     void on_idle_timer();
@@ -110,9 +115,8 @@ private:
     bool entered_ = false;          // counted by admission
     bool whole_on_decode_ = false;  // this attempt has no prefill leg
     bool prefill_done_ = false;
-    bool decode_may_pull_ = false;  // D was sent its request, so it may wait for P's blocks
-    bool blame_both_ = false;       // a failure behind P's 200 may be either's
-    std::uint32_t attempts_ = 0;
+    bool decode_may_pull_ = false;     // D was sent its request, so it may wait for P's blocks
+    bool blame_both_ = false;          // a failure behind P's 200 may be either's
     std::uint64_t tried_prefill_ = 0;  // bit per instance that failed this exchange
     std::uint64_t tried_decode_ = 0;
 
@@ -123,8 +127,6 @@ private:
 
     const Dialect* dialect_ = nullptr;
     fleet::DataParallelRank rank_;  // of this attempt
-    std::uint32_t prefill_index_ = 0;
-    std::uint32_t decode_index_ = 0;
     Leg* prefill_ = nullptr;
     Leg* decode_ = nullptr;
     std::string prefill_text_;  // P's answer
@@ -135,12 +137,7 @@ private:
     Timer request_deadline_;
     Timer phase_timer_;  // decode delay, back-off, queue time-out
     Timer idle_timer_;   // first token, then between events
-    Instant began_{};
-    Instant admitted_at_{};
-    Instant prefill_began_{};
-    Instant prefill_ended_{};
-    Instant last_byte_{};
-    Instant first_content_{};
+    Timeline timeline_;
 };
 
 }  // namespace sluice::pd

@@ -24,7 +24,7 @@ void Exchange::write_attempt_ids() {
             transfer_id_.push_back(kHex[value & 15]);
     }
     leg_request_id_ = request_id_;
-    if (attempts_ > 1) leg_request_id_ += "-try" + std::to_string(attempts_);
+    if (timeline_.attempts > 1) leg_request_id_ += "-try" + std::to_string(timeline_.attempts);
 }
 
 LegHeadFacts Exchange::leg_head_facts() const {
@@ -36,12 +36,13 @@ LegHeadFacts Exchange::leg_head_facts() const {
 }
 
 void Exchange::attempt() {
-    ++attempts_;
+    ++timeline_.attempts;
     proxy_.metrics_.attempts.add();
     prefill_done_ = decode_may_pull_ = blame_both_ = false;
     prefill_text_.clear();
     prefill_params_.clear();
     dialect_ = nullptr;
+    timeline_.forget_legs();
     whole_on_decode_ =
         route_.serve != Serve::PrefillDecode || scan_.whole_on_decode != WholeOnDecode::No;
     answer_.reset(route_.api, route_.serve != Serve::PrefillDecode);
@@ -74,8 +75,9 @@ bool Exchange::choose_instances() {
     if (prefill != nullptr) {
         prefill_ = proxy_.new_leg(*this, *prefill);
         prefill_->enter_load(static_cast<std::int64_t>(client_->body().size));
-        prefill_index_ = prefill->index;
+        timeline_.prefill_index = prefill->index;
         dialect_ = dialect_of(prefill->dialect);
+        timeline_.dialect = prefill->dialect;
         if (!prefill->ranks.empty()) {
             const auto turn = prefill->state->rank_cursor.fetch_add(1, std::memory_order_relaxed);
             rank_ = prefill->ranks[turn % prefill->ranks.size()];
@@ -89,12 +91,12 @@ bool Exchange::choose_instances() {
     }
     decode_ = proxy_.new_leg(*this, *decode);
     decode_->enter_load(0);
-    decode_index_ = decode->index;
+    timeline_.decode_index = decode->index;
     return true;
 }
 
 void Exchange::start_prefill() {
-    const fleet::Instance& instance = proxy_.fleet_->prefill[prefill_index_];
+    const fleet::Instance& instance = proxy_.fleet_->prefill[timeline_.prefill_index];
     AttemptFacts attempt_facts{&instance, &rank_, transfer_id_};
     LegHeadFacts head_facts = leg_head_facts();
     if (!instance.ranks.empty()) head_facts.rank = &rank_;
@@ -105,8 +107,9 @@ void Exchange::start_prefill() {
         end_legs();
         return answer_error(503, "out of buffer memory", Outcome::Overload);
     }
-    prefill_began_ = proxy_.loop_.now();
-    prefill_->send(proxy_.pool(fleet::Role::Prefill, prefill_index_), std::move(message),
+    timeline_.prefill_began = proxy_.loop_.now();
+    timeline_.prefill_out += message.bytes() - message[0].size;  // less the head
+    prefill_->send(proxy_.pool(fleet::Role::Prefill, timeline_.prefill_index), std::move(message),
                    proxy_.options_.prefill_timeout, false);
     if (dialect_->order() == LegOrder::Sequential) return;
     const Duration delay = decode_delay();
@@ -117,14 +120,14 @@ void Exchange::start_prefill() {
 Duration Exchange::decode_delay() {
     const fleet::InstanceState& state = prefill_->state();
     const bool suspect = state.consecutive_failures.load(std::memory_order_relaxed) > 0;
-    return proxy_.pace_[prefill_index_].delay(client_->body().size, suspect,
-                                              proxy_.options_.decode_delay_max);
+    return proxy_.pace_[timeline_.prefill_index].delay(client_->body().size, suspect,
+                                                       proxy_.options_.decode_delay_max);
 }
 
 void Exchange::start_decode() {
     if (decode_->sent()) return;
     phase_timer_.cancel();
-    const fleet::Instance& instance = proxy_.fleet_->decode[decode_index_];
+    const fleet::Instance& instance = proxy_.fleet_->decode[timeline_.decode_index];
     SliceQueue message;
     if (route_.serve != Serve::PrefillDecode && !route_.edits_kv) {
         message = make_plain_message(client_->texts(), client_->request(), client_->body(),
@@ -132,7 +135,8 @@ void Exchange::start_decode() {
     } else {
         AttemptFacts attempt_facts;
         if (!whole_on_decode_)
-            attempt_facts = {&proxy_.fleet_->prefill[prefill_index_], &rank_, transfer_id_};
+            attempt_facts = {&proxy_.fleet_->prefill[timeline_.prefill_index], &rank_,
+                             transfer_id_};
         message =
             make_decode_message(client_->texts(), client_->request(), client_->body(), scan_,
                                 instance, leg_head_facts(), whole_on_decode_ ? nullptr : dialect_,
@@ -142,9 +146,11 @@ void Exchange::start_decode() {
         end_legs();
         return answer_error(503, "out of buffer memory", Outcome::Overload);
     }
+    timeline_.decode_sent = proxy_.loop_.now();
+    timeline_.decode_out += message.bytes() - message[0].size;
     decode_may_pull_ = !whole_on_decode_;
-    decode_->send(proxy_.pool(fleet::Role::Decode, decode_index_), std::move(message), kForever,
-                  client_->is_head_method());
+    decode_->send(proxy_.pool(fleet::Role::Decode, timeline_.decode_index), std::move(message),
+                  kForever, client_->is_head_method());
     arm_first_token_timer();
 }
 

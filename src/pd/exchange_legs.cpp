@@ -40,7 +40,10 @@ std::string_view find_params(json::Scanner& scanner, std::string_view answer) {
 }  // namespace
 
 void Exchange::on_leg_head(Leg& leg, const http::ResponseHead& head) {
-    if (&leg == decode_) return decode_verdict(answer_.on_head(head, client_->texts()));
+    if (&leg == decode_) {
+        timeline_.decode_head = proxy_.loop_.now();
+        return decode_verdict(answer_.on_head(head, client_->texts()));
+    }
     if (head.status >= 300) {
         TextWriter writer(client_->texts());
         http::copy_fields(writer, head.fields,
@@ -51,15 +54,17 @@ void Exchange::on_leg_head(Leg& leg, const http::ResponseHead& head) {
 
 void Exchange::on_leg_body(Leg& leg, Slice bytes) {
     if (&leg == decode_) {
+        timeline_.decode_in += bytes.size;
         decode_verdict(answer_.on_body(std::move(bytes)));
         return;
     }
+    timeline_.prefill_in += bytes.size;
     // P's answer matters when it is an error, or when D must be told what it says.
     if (leg.status() < 300 && !dialect_->answer_carries_params()) return;
     if (prefill_text_.size() + bytes.size > limits::kPrefillAnswerMax) {
         AttemptFailure failure;
         failure.message = "the prefill instance's answer is too large";
-        tried_prefill_ |= 1ULL << prefill_index_;
+        tried_prefill_ |= 1ULL << timeline_.prefill_index;
         leg.report(fleet::Outcome::Failure);
         return attempt_failed(std::move(failure));
     }
@@ -87,7 +92,7 @@ void Exchange::on_leg_failed(Leg& leg, const LegFailure& failure) {
     AttemptFailure attempt = transport_failure(leg, failure);
     if (&leg == prefill_) {
         prefill_ = nullptr;
-        tried_prefill_ |= 1ULL << prefill_index_;
+        tried_prefill_ |= 1ULL << timeline_.prefill_index;
         if (!failure.timed_out && !failure.client.is_local())
             leg.state().ids_doubtful.store(true, std::memory_order_relaxed);
         leg.state().refresh_wanted.store(true, std::memory_order_relaxed);
@@ -95,7 +100,7 @@ void Exchange::on_leg_failed(Leg& leg, const LegFailure& failure) {
     }
     decode_ = nullptr;
     if (phase_ == Phase::Relaying) return break_stream(attempt.message);
-    tried_decode_ |= 1ULL << decode_index_;
+    tried_decode_ |= 1ULL << timeline_.decode_index;
     if (!failure.timed_out && !failure.client.delivered) decode_may_pull_ = false;
     // Outside P/D a request that may have been acted on is never sent again.
     if (route_.serve != Serve::PrefillDecode && failure.client.delivered) attempt.retryable = false;
@@ -130,9 +135,11 @@ AttemptFailure Exchange::transport_failure(const Leg& leg, const LegFailure& fai
 
 void Exchange::prefill_done() {
     prefill_done_ = true;
-    prefill_ended_ = proxy_.loop_.now();
+    timeline_.prefill_ended = proxy_.loop_.now();
+    proxy_.metrics_.prefill.record(timeline_.prefill_ended - timeline_.prefill_began);
     if (phase_ == Phase::Trying)
-        proxy_.pace_[prefill_index_].note(client_->body().size, prefill_ended_ - prefill_began_);
+        proxy_.pace_[timeline_.prefill_index].note(
+            client_->body().size, timeline_.prefill_ended - timeline_.prefill_began);
     if (phase_ != Phase::Trying) return;
     if (dialect_->answer_carries_params()) {
         const std::size_t size = prefill_text_.size();
@@ -144,8 +151,9 @@ void Exchange::prefill_done() {
             AttemptFailure failure;
             failure.message = "the prefill instance's answer carries no kv_transfer_params";
             prefill_done_ = false;
-            tried_prefill_ |= 1ULL << prefill_index_;
-            proxy_.report(*proxy_.fleet_->prefill[prefill_index_].state, fleet::Outcome::Failure);
+            tried_prefill_ |= 1ULL << timeline_.prefill_index;
+            proxy_.report(*proxy_.fleet_->prefill[timeline_.prefill_index].state,
+                          fleet::Outcome::Failure);
             return attempt_failed(std::move(failure));
         }
     }
@@ -165,8 +173,8 @@ void Exchange::prefill_refused(std::uint16_t status) {
     TextWriter writer(client_->texts());
     writer.append(std::string_view(prefill_text_).substr(0, limits::kUpstreamErrorBytesMax));
     failure.body.push(writer.finish());
-    tried_prefill_ |= 1ULL << prefill_index_;
-    fleet::InstanceState& state = *proxy_.fleet_->prefill[prefill_index_].state;
+    tried_prefill_ |= 1ULL << timeline_.prefill_index;
+    fleet::InstanceState& state = *proxy_.fleet_->prefill[timeline_.prefill_index].state;
     const fleet::Outcome health = health_of(status);
     if (health == fleet::Outcome::Failure) {
         proxy_.report(state, health);
@@ -213,7 +221,7 @@ void Exchange::decode_refused() {
     } else {
         failure.message = "the decode instance ended its stream without any content";
     }
-    tried_decode_ |= 1ULL << decode_index_;
+    tried_decode_ |= 1ULL << timeline_.decode_index;
     const fleet::Outcome health = health_of(status);
     if (decode_ != nullptr) decode_->report(health);
     blame_both_ = health == fleet::Outcome::Failure;

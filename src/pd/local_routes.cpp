@@ -81,6 +81,7 @@ void LocalRoutes::version() {
 void LocalRoutes::models() { client_.respond(200, kJson, proxy_.fleet_->models_json); }
 
 void LocalRoutes::metrics() {
+    proxy_.note_gauges();  // this worker's are as of now; the others' a few milliseconds old
     const std::string text =
         render_metrics(proxy_.shared_.metrics, *proxy_.fleet_, proxy_.shared_.admission.in_flight(),
                        proxy_.shared_.admission.queued());

@@ -4,50 +4,31 @@
 #include <string_view>
 
 #include "base/assert.h"
+#include "obs/prometheus.h"
 
 namespace sluice::pd {
 
 namespace {
 
-// Writes families: a HELP and a TYPE line, then samples.
-class Text {
-public:
-    void family(std::string_view name, std::string_view type, std::string_view help) {
-        name_ = name;
-        append("# HELP ", name, " ", help, "\n# TYPE ", name, " ", type, "\n");
-    }
-    void sample(std::string_view labels, std::int64_t value) {
-        append(name_, labels.empty() ? "" : "{", labels, labels.empty() ? " " : "} ",
-               std::to_string(value), "\n");
-    }
-    std::string take() { return std::move(out_); }
-
-private:
-    template <class... Parts>
-    void append(Parts... parts) {
-        (out_.append(std::string_view(parts)), ...);
-    }
-    std::string out_;
-    std::string_view name_;
-};
-
-std::string label(std::string_view name, std::string_view value) {
-    std::string out(name);
-    out += "=\"";
-    for (const char c : value) {
-        if (c == '"' || c == '\\') out += '\\';
-        out += c;
-    }
-    out += '"';
-    return out;
-}
+using obs::label;
+using obs::PrometheusText;
 
 using Workers = std::vector<const WorkerMetrics*>;
 
-std::int64_t total(const Workers& workers, obs::Counter WorkerMetrics::*counter) {
+// Of one counter over all workers; `of` answers it for each.
+template <class F>
+std::uint64_t total(const Workers& workers, F&& of) {
     std::uint64_t sum = 0;
-    for (const WorkerMetrics* worker : workers) sum += (worker->*counter).value();
-    return static_cast<std::int64_t>(sum);
+    for (const WorkerMetrics* worker : workers) sum += of(*worker).value();
+    return sum;
+}
+
+bool has_prefill_leg(std::size_t path) {
+    return path < static_cast<std::size_t>(RequestPath::OneDecode);
+}
+
+std::string_view dialect_label(std::size_t dialect) {
+    return dialect == 0 ? "none" : name_of(static_cast<fleet::DialectKind>(dialect));
 }
 
 struct Simple {
@@ -69,17 +50,11 @@ constexpr Simple kSimple[] = {
      &WorkerMetrics::prefills_detached},
     {"sluice_refused_messages_total", "counter",
      "Heads and bodies refused before there was a request.", &WorkerMetrics::refused_heads},
-    {"sluice_response_bytes_total", "counter", "Answer bytes relayed from decode instances.",
-     &WorkerMetrics::response_bytes},
     {"sluice_exchanges", "gauge", "Requests being served or queued (slots in use).",
      &WorkerMetrics::exchanges},
     {"sluice_legs", "gauge", "Upstream legs (slots in use).", &WorkerMetrics::legs},
     {"sluice_client_connections", "gauge", "Open client connections.",
      &WorkerMetrics::client_connections},
-    {"sluice_upstream_connections", "gauge", "Open upstream connections.",
-     &WorkerMetrics::upstream_connections},
-    {"sluice_upstream_idle_connections", "gauge", "Upstream connections kept for reuse.",
-     &WorkerMetrics::upstream_idle},
     {"sluice_operations", "gauge", "I/O operations in flight (slots in use).",
      &WorkerMetrics::operations},
     {"sluice_buffers", "gauge", "Buffers (pages and blocks) in use.", &WorkerMetrics::buffers},
@@ -89,12 +64,6 @@ constexpr Simple kSimple[] = {
     {"sluice_accepted_total", "counter", "Client connections accepted.", &WorkerMetrics::accepts},
     {"sluice_accept_pauses_total", "counter", "Times accepting paused (limit or no descriptors).",
      &WorkerMetrics::accept_pauses},
-    {"sluice_upstream_connects_total", "counter", "Upstream connections opened.",
-     &WorkerMetrics::upstream_connects},
-    {"sluice_upstream_reuses_total", "counter", "Requests on a kept connection.",
-     &WorkerMetrics::upstream_reuses},
-    {"sluice_upstream_stale_total", "counter",
-     "Kept connections found closed and replaced unnoticed.", &WorkerMetrics::upstream_stale},
     {"sluice_loop_turns_total", "counter", "Turns of the event loops.", &WorkerMetrics::turns},
     {"sluice_sends_total", "counter", "Send operations completed.", &WorkerMetrics::sends},
     {"sluice_receives_total", "counter", "Receive operations completed.", &WorkerMetrics::receives},
@@ -104,41 +73,122 @@ constexpr Simple kSimple[] = {
      &WorkerMetrics::ring_overflows},
 };
 
-void write_requests(Text& text, const Workers& workers) {
-    text.family("sluice_requests_total", "counter", "Requests by path and how they ended.");
+// Every series that can occur is there from the start, so that rates are right; of the dialects
+// only those of the fleet, and whatever was counted before.
+void write_requests(PrometheusText& text, const Workers& workers,
+                    const fleet::FleetSnapshot& fleet) {
+    text.family("sluice_requests_total", "counter",
+                "Requests by path, dialect (none: without a prefill leg) and how they ended.");
+    bool in_use[fleet::kDialectKinds] = {};
+    for (const fleet::Instance& instance : fleet.prefill)
+        in_use[static_cast<std::size_t>(instance.dialect)] = true;
     for (std::size_t path = 0; path < static_cast<std::size_t>(RequestPath::kCount); ++path)
-        for (std::size_t outcome = 0; outcome < static_cast<std::size_t>(Outcome::kCount);
-             ++outcome) {
-            std::uint64_t sum = 0;
-            for (const WorkerMetrics* worker : workers)
-                sum += worker->requests[path][outcome].value();
-            text.sample(label("path", name_of(static_cast<RequestPath>(path))) + "," +
-                            label("outcome", name_of(static_cast<Outcome>(outcome))),
-                        static_cast<std::int64_t>(sum));
-        }
+        for (std::size_t dialect = 0; dialect < fleet::kDialectKinds; ++dialect)
+            for (std::size_t outcome = 0; outcome < static_cast<std::size_t>(Outcome::kCount);
+                 ++outcome) {
+                const std::uint64_t sum = total(
+                    workers, [&](const WorkerMetrics& worker) -> auto& {
+                        return worker.requests[path][dialect][outcome];
+                    });
+                const bool possible = dialect == 0 || (has_prefill_leg(path) && in_use[dialect]);
+                if (sum == 0 && !possible) continue;
+                text.sample(label("path", name_of(static_cast<RequestPath>(path))) + "," +
+                                label("dialect", dialect_label(dialect)) + "," +
+                                label("outcome", name_of(static_cast<Outcome>(outcome))),
+                            sum);
+            }
 }
 
-void write_whole_on_decode(Text& text, const Workers& workers) {
+void write_whole_on_decode(PrometheusText& text, const Workers& workers) {
     text.family("sluice_whole_on_decode_total", "counter",
                 "Requests that one transfer cannot serve, by reason.");
-    for (std::size_t reason = 1; reason < static_cast<std::size_t>(WholeOnDecode::kCount);
-         ++reason) {
-        std::uint64_t sum = 0;
-        for (const WorkerMetrics* worker : workers) sum += worker->whole_on_decode[reason].value();
+    for (std::size_t reason = 1; reason < static_cast<std::size_t>(WholeOnDecode::kCount); ++reason)
         text.sample(label("reason", name_of(static_cast<WholeOnDecode>(reason))),
-                    static_cast<std::int64_t>(sum));
+                    total(
+                        workers, [&](const WorkerMetrics& worker) -> auto& {
+                            return worker.whole_on_decode[reason];
+                        }));
+}
+
+void write_bytes(PrometheusText& text, const Workers& workers) {
+    text.family("sluice_body_bytes_total", "counter",
+                "Bytes of bodies from and to each side, counted when a request ends (to clients: "
+                "as they go).");
+    for (std::size_t side = 0; side < static_cast<std::size_t>(Side::kCount); ++side) {
+        const std::string of = label("side", name_of(static_cast<Side>(side)));
+        text.sample(of + R"(,direction="in")",
+                    total(
+                        workers, [&](const WorkerMetrics& worker) -> auto& {
+                            return worker.bytes_in[side];
+                        }));
+        text.sample(of + R"(,direction="out")",
+                    total(
+                        workers, [&](const WorkerMetrics& worker) -> auto& {
+                            return worker.bytes_out[side];
+                        }));
     }
+    text.family("sluice_socket_bytes_total", "counter", "All bytes received and sent.");
+    text.sample(R"(direction="in")", total(
+                                         workers, [](const WorkerMetrics& worker) -> auto& {
+                                             return worker.socket_bytes_in;
+                                         }));
+    text.sample(R"(direction="out")", total(
+                                          workers, [](const WorkerMetrics& worker) -> auto& {
+                                              return worker.socket_bytes_out;
+                                          }));
+}
+
+void write_histogram(PrometheusText& text, const Workers& workers, std::string_view labels,
+                     obs::DurationHistogram WorkerMetrics::*histogram) {
+    obs::DurationHistogram::Sum sum;
+    for (const WorkerMetrics* worker : workers) sum.add(worker->*histogram);
+    text.histogram(labels, sum);
+}
+
+void write_durations(PrometheusText& text, const Workers& workers) {
+    struct Family {
+        std::string_view name;
+        std::string_view help;
+        obs::DurationHistogram WorkerMetrics::*histogram;
+    };
+    constexpr Family kFamilies[] = {
+        {"sluice_queue_seconds", "Waiting for admission.", &WorkerMetrics::queue},
+        {"sluice_prefill_seconds",
+         "Prefill legs that succeeded, from the request sent to the end of "
+         "the answer.",
+         &WorkerMetrics::prefill},
+        {"sluice_kv_wait_seconds",
+         "Streams: from the end of the prefill to the decode's first "
+         "content.",
+         &WorkerMetrics::kv_wait},
+        {"sluice_time_to_first_token_seconds",
+         "Streams: from the whole request to its first content.", &WorkerMetrics::first_token},
+        {"sluice_event_gap_seconds", "Streams: between two pieces of an answer.",
+         &WorkerMetrics::event_gap},
+        {"sluice_loop_lag_seconds",
+         "How late a timer of each busy event loop is, a few times a "
+         "second; includes its tick of 0.26 ms.",
+         &WorkerMetrics::loop_lag},
+    };
+    for (const Family& family : kFamilies) {
+        text.family(family.name, "histogram", family.help);
+        write_histogram(text, workers, {}, family.histogram);
+    }
+    text.family("sluice_request_seconds", "histogram",
+                "From the whole request to the end of its answer.");
+    write_histogram(text, workers, R"(mode="plain")", &WorkerMetrics::plain_total);
+    write_histogram(text, workers, R"(mode="stream")", &WorkerMetrics::stream_total);
 }
 
 template <class F>
-void write_instances(Text& text, const fleet::FleetSnapshot& fleet, F&& value) {
+void write_instances(PrometheusText& text, const fleet::FleetSnapshot& fleet, F&& value) {
     for (const fleet::Role role : {fleet::Role::Prefill, fleet::Role::Decode})
         for (const fleet::Instance& instance : fleet.of(role))
             text.sample(label("role", name_of(role)) + "," + label("instance", instance.url),
                         value(instance));
 }
 
-void write_fleet(Text& text, const fleet::FleetSnapshot& fleet) {
+void write_fleet(PrometheusText& text, const fleet::FleetSnapshot& fleet) {
     const auto relaxed = std::memory_order_relaxed;
     text.family("sluice_in_flight", "gauge", "Legs in flight by role and instance.");
     write_instances(text, fleet,
@@ -164,7 +214,54 @@ void write_fleet(Text& text, const fleet::FleetSnapshot& fleet) {
     });
 }
 
+void write_pools(PrometheusText& text, const Workers& workers, const fleet::FleetSnapshot& fleet) {
+    struct Family {
+        std::string_view name;
+        std::string_view type;
+        std::string_view help;
+        obs::Counter PoolMetrics::*counter;
+    };
+    constexpr Family kFamilies[] = {
+        {"sluice_upstream_connections", "gauge", "Open connections to the instance.",
+         &PoolMetrics::open},
+        {"sluice_upstream_idle_connections", "gauge", "Those of them that wait for reuse.",
+         &PoolMetrics::idle},
+        {"sluice_upstream_connects_total", "counter", "Connections opened.",
+         &PoolMetrics::connects},
+        {"sluice_upstream_connect_failures_total", "counter", "Connections that failed to open.",
+         &PoolMetrics::connect_failures},
+        {"sluice_upstream_reuses_total", "counter", "Legs on a kept connection.",
+         &PoolMetrics::reuses},
+        {"sluice_upstream_stale_total", "counter",
+         "Kept connections found closed and replaced unnoticed.", &PoolMetrics::stale},
+    };
+    for (const Family& family : kFamilies) {
+        text.family(family.name, family.type, family.help);
+        write_instances(text, fleet, [&](const fleet::Instance& instance) {
+            return total(
+                workers, [&](const WorkerMetrics& worker) -> auto& {
+                    return worker.pools[static_cast<std::size_t>(instance.role)][instance.index].*
+                           family.counter;
+                });
+        });
+    }
+}
+
 }  // namespace
+
+std::string_view name_of(Side side) {
+    switch (side) {
+        case Side::Client:
+            return "client";
+        case Side::Prefill:
+            return "prefill";
+        case Side::Decode:
+            return "decode";
+        case Side::kCount:
+            break;
+    }
+    UNREACHABLE();
+}
 
 std::string_view name_of(Outcome outcome) {
     switch (outcome) {
@@ -232,8 +329,8 @@ RequestPath path_of(const Route* route) {
 
 std::string render_metrics(const Workers& workers, const fleet::FleetSnapshot& fleet,
                            std::int64_t in_flight, std::int64_t queued) {
-    Text text;
-    write_requests(text, workers);
+    PrometheusText text;
+    write_requests(text, workers, fleet);
     write_whole_on_decode(text, workers);
     text.family("sluice_requests_in_flight", "gauge", "Requests admitted and not yet ended.");
     text.sample("", in_flight);
@@ -241,9 +338,15 @@ std::string render_metrics(const Workers& workers, const fleet::FleetSnapshot& f
     text.sample("", queued);
     for (const Simple& simple : kSimple) {
         text.family(simple.name, simple.type, simple.help);
-        text.sample("", total(workers, simple.counter));
+        text.sample("", total(
+                            workers, [&](const WorkerMetrics& worker) -> auto& {
+                                return worker.*simple.counter;
+                            }));
     }
+    write_durations(text, workers);
+    write_bytes(text, workers);
     write_fleet(text, fleet);
+    write_pools(text, workers, fleet);
     return text.take();
 }
 

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What one worker counts of its requests, and the text of /metrics over all workers.
+//
+// Counters and histograms are written where things happen; what others keep (connections, slots,
+// I/O counters) is copied here a few times a second (Proxy::on_pulse). Threads: one writer, any
+// reader. Costs: a streamed event is one histogram entry and one counter.
 #pragma once
 
 #include <array>
@@ -10,6 +14,7 @@
 #include "http/client.h"
 #include "http/server.h"
 #include "io/io.h"
+#include "obs/duration_histogram.h"
 #include "obs/metrics.h"
 #include "pd/body_scan.h"
 #include "pd/routes.h"
@@ -43,45 +48,78 @@ enum class RequestPath : std::uint8_t {
 std::string_view name_of(RequestPath path);
 RequestPath path_of(const Route* route);
 
+// Whom the proxy exchanges bodies with.
+enum class Side : std::uint8_t { Client, Prefill, Decode, kCount };
+std::string_view name_of(Side side);
+
+// One instance's connections, of one worker.
+struct PoolMetrics {
+    obs::Counter open;
+    obs::Counter idle;
+    obs::Counter connects;
+    obs::Counter connect_failures;
+    obs::Counter reuses;
+    obs::Counter stale;
+};
+
 struct WorkerMetrics {
     template <std::size_t N>
     using Counters = std::array<obs::Counter, N>;
+    using ByOutcome = Counters<static_cast<std::size_t>(Outcome::kCount)>;
+    using ByDialect = std::array<ByOutcome, fleet::kDialectKinds>;  // Unknown: no prefill leg
 
-    std::array<Counters<static_cast<std::size_t>(Outcome::kCount)>,
-               static_cast<std::size_t>(RequestPath::kCount)>
-        requests;
+    std::array<ByDialect, static_cast<std::size_t>(RequestPath::kCount)> requests;
     Counters<static_cast<std::size_t>(WholeOnDecode::kCount)> whole_on_decode;
+
+    // -- where time went
+    obs::DurationHistogram queue;
+    obs::DurationHistogram prefill;      // of legs that succeeded
+    obs::DurationHistogram kv_wait;      // streams
+    obs::DurationHistogram first_token;  // streams
+    obs::DurationHistogram event_gap;    // streams
+    obs::DurationHistogram plain_total;
+    obs::DurationHistogram stream_total;
+    obs::DurationHistogram loop_lag;
+
+    // -- bodies, of requests with legs
+    Counters<static_cast<std::size_t>(Side::kCount)> bytes_in;
+    Counters<static_cast<std::size_t>(Side::kCount)> bytes_out;
+
     obs::Counter retries;
     obs::Counter retries_denied;  // by the budget
     obs::Counter decode_fallbacks;
     obs::Counter prefills_detached;  // left to finish with nobody waiting
     obs::Counter attempts;
     obs::Counter refused_heads;  // 4xx before there was a request
-    obs::Counter response_bytes;
 
-    // -- as they are now, set once a turn
+    // -- copied by the pulse
+    std::vector<PoolMetrics> pools[2];  // by role and instance
     obs::Counter exchanges;
     obs::Counter legs;
     obs::Counter client_connections;
-    obs::Counter upstream_connections;
-    obs::Counter upstream_idle;
     obs::Counter operations;
     obs::Counter buffers;
     obs::Counter buffer_bytes;
     obs::Counter accepts;
     obs::Counter accept_pauses;
-    obs::Counter upstream_connects;
-    obs::Counter upstream_reuses;
-    obs::Counter upstream_stale;
     obs::Counter turns;
     obs::Counter sends;
     obs::Counter receives;
+    obs::Counter socket_bytes_in;
+    obs::Counter socket_bytes_out;
     obs::Counter no_buffers;
     obs::Counter ring_overflows;
     obs::Counter buffer_refusals;
 
-    void count(RequestPath path, Outcome outcome) {
-        requests[static_cast<std::size_t>(path)][static_cast<std::size_t>(outcome)].add();
+    void count(RequestPath path, Outcome outcome,
+               fleet::DialectKind dialect = fleet::DialectKind::Unknown) {
+        requests[static_cast<std::size_t>(path)][static_cast<std::size_t>(dialect)]
+                [static_cast<std::size_t>(outcome)]
+                    .add();
+    }
+    void count_bytes(Side side, std::uint64_t in, std::uint64_t out) {
+        bytes_in[static_cast<std::size_t>(side)].add(in);
+        bytes_out[static_cast<std::size_t>(side)].add(out);
     }
 };
 

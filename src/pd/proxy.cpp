@@ -12,6 +12,10 @@ namespace {
 constexpr std::uint32_t kExchangesMax = 1 << 20;  // the admission limit is far below
 constexpr std::uint32_t kLegsMax = 1 << 21;
 
+// While there is work, every so often the gauges are copied for /metrics, and the lateness of the
+// timer that does it is the loop's lag.
+constexpr Duration kPulse = std::chrono::milliseconds(5);
+
 // Compares in a time that does not depend on where the texts differ.
 bool equal_secret(std::string_view a, std::string_view b) {
     if (a.size() != b.size()) return false;
@@ -37,14 +41,18 @@ Proxy::Proxy(io::Loop& loop, Shared& shared, std::uint64_t seed)
       budget_(shared.options.retry_budget),
       exchanges_(kExchangesMax),
       legs_(kLegsMax),
-      free_ended_(Delegate<void()>::to<&Proxy::free_ended>(*this)) {
+      free_ended_(Delegate<void()>::to<&Proxy::free_ended>(*this)),
+      pulse_(Delegate<void()>::to<&Proxy::on_pulse>(*this)) {
     http::UpstreamOptions upstream;
     upstream.connect_timeout = options_.connect_timeout;
     upstream.idle_timeout = options_.upstream_keep_alive;
-    for (const fleet::Role role : {fleet::Role::Prefill, fleet::Role::Decode})
+    for (const fleet::Role role : {fleet::Role::Prefill, fleet::Role::Decode}) {
+        const auto r = static_cast<std::size_t>(role);
         for (const fleet::Instance& instance : fleet_->of(role))
-            pools_[static_cast<int>(role)].push_back(
+            pools_[r].push_back(
                 std::make_unique<http::UpstreamPool>(loop_, instance.address, upstream));
+        metrics_.pools[r] = std::vector<PoolMetrics>(pools_[r].size());
+    }
     pace_.resize(fleet_->prefill.size());
     shared_.admission.add_worker(loop_.io());
 }
@@ -280,6 +288,16 @@ void Proxy::free_ended() {
 void Proxy::between_turns() {
     if (fleet_.refresh()) follow_fleet();
     if (!waiting_.empty()) admit_waiting();
+    // The turn that the pulse itself made is no work.
+    if (!pulse_.armed() && loop_.io().counters().turns != turns_at_pulse_) {
+        pulse_due_ = loop_.now() + kPulse;
+        loop_.arm(pulse_, kPulse);
+    }
+}
+
+void Proxy::on_pulse() {
+    metrics_.loop_lag.record(loop_.now() - pulse_due_);
+    turns_at_pulse_ = loop_.io().counters().turns;
     note_gauges();
 }
 
@@ -290,34 +308,33 @@ void Proxy::follow_fleet() {
 }
 
 void Proxy::note_gauges() {
-    std::uint64_t open = 0, idle = 0, connects = 0, reuses = 0, stale = 0;
-    for (const auto& pools : pools_)
-        for (const auto& pool : pools) {
-            open += pool->open();
-            idle += pool->idle();
-            connects += pool->counters().connects;
-            reuses += pool->counters().reuses;
-            stale += pool->counters().stale_replaced;
+    for (std::size_t role = 0; role < std::size(pools_); ++role)
+        for (std::size_t i = 0; i < pools_[role].size(); ++i) {
+            const http::UpstreamPool& pool = *pools_[role][i];
+            PoolMetrics& noted = metrics_.pools[role][i];
+            noted.open.set(pool.open());
+            noted.idle.set(pool.idle());
+            noted.connects.set(pool.counters().connects);
+            noted.connect_failures.set(pool.counters().connect_failures);
+            noted.reuses.set(pool.counters().reuses);
+            noted.stale.set(pool.counters().stale_replaced);
         }
     const io::IoCounters& io = loop_.io().counters();
     BufferPool& buffers = loop_.buffers();
     metrics_.exchanges.set(exchanges_.size());
     metrics_.legs.set(legs_.size());
     metrics_.client_connections.set(server_.connections());
-    metrics_.upstream_connections.set(open);
-    metrics_.upstream_idle.set(idle);
     metrics_.operations.set(loop_.io().operations_in_flight());
     metrics_.buffers.set(buffers.buffers_in_use());
     metrics_.buffer_bytes.set(buffers.bytes_in_use());
     metrics_.buffer_refusals.set(buffers.refusals());
     metrics_.accepts.set(server_.counters().accepted);
     metrics_.accept_pauses.set(server_.counters().accept_pauses);
-    metrics_.upstream_connects.set(connects);
-    metrics_.upstream_reuses.set(reuses);
-    metrics_.upstream_stale.set(stale);
     metrics_.turns.set(io.turns);
     metrics_.sends.set(io.sends);
     metrics_.receives.set(io.receives);
+    metrics_.socket_bytes_in.set(io.bytes_in);
+    metrics_.socket_bytes_out.set(io.bytes_out);
     metrics_.no_buffers.set(io.no_buffers);
     metrics_.ring_overflows.set(io.overflows);
 }

@@ -90,6 +90,7 @@ private:
     void admit_waiting();
     void follow_fleet();
     void note_gauges();
+    void on_pulse();
     void free_ended();
 
     io::Loop& loop_;
@@ -110,6 +111,9 @@ private:
     std::vector<Exchange*> done_exchanges_;
     std::vector<Leg*> ended_legs_;
     io::Deferred free_ended_;
+    Timer pulse_;  // while there is work
+    Instant pulse_due_{};
+    std::uint64_t turns_at_pulse_ = 0;
     bool draining_ = false;
 };
 
