@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 #include <netdb.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <atomic>
@@ -292,13 +291,6 @@ void watch_signals(io::Io& io) {
     sigaction(SIGINT, &action, nullptr);
 }
 
-void raise_descriptor_limit() {
-    rlimit limit{};
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-    limit.rlim_cur = limit.rlim_max;
-    (void)setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 std::string describe_ready(const engine::Engine& engine) {
     const engine::EngineOptions& options = engine.options();
     std::string line =
@@ -381,7 +373,7 @@ int run_engine_command(int argc, char** argv) {
         fmt::print(stderr, "sluice engine: {}\n", io::explain_missing(capabilities));
         return 1;
     }
-    raise_descriptor_limit();
+    (void)raise_descriptor_limit();
     watch_signals(**io);
     std::vector<engine::EngineOptions> with_log = all;
     for (engine::EngineOptions& options : with_log)

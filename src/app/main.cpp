@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one binary: sluice proxy | engine | doctor.
+// The one binary: sluice proxy | engine | load | doctor.
 #include <cstdio>
 #include <exception>
 #include <string_view>
@@ -7,6 +7,7 @@
 #include "app/doctor_command.h"
 #include "app/engine_command.h"
 #include "app/flags.h"
+#include "app/load_command.h"
 #include "app/proxy_command.h"
 #include "base/version.h"
 
@@ -17,6 +18,7 @@ constexpr std::string_view kUsage =
     "\n"
     "  proxy    the prefill/decode proxy: clients in front, vLLM instances behind\n"
     "  engine   a stand-in for `vllm serve`: the same HTTP API and flags, no neural network\n"
+    "  load     sends requests and tells how long they took: closed or open loop, streams\n"
     "  doctor   checks this machine and the named instances, and says what to do\n"
     "\n"
     "  sluice COMMAND --help lists a command's flags; sluice --version tells the version.\n";
@@ -29,6 +31,7 @@ struct Command {
 constexpr Command kCommands[] = {
     {"proxy", sluice::app::run_proxy_command},
     {"engine", sluice::app::run_engine_command},
+    {"load", sluice::app::run_load_command},
     {"doctor", sluice::app::run_doctor_command},
 };
 

@@ -2,7 +2,6 @@
 #include "app/proxy_command.h"
 
 #include <signal.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -24,16 +23,6 @@ using namespace std::chrono_literals;
 
 constexpr Duration kStopTimeout = 5s;  // for what is cut off after --drain-timeout
 constexpr Duration kPoll = 20ms;       // how often the main thread looks while it waits for workers
-
-// Every connection is a descriptor; the soft limit is only there for old programs that use
-// select(). Answers how many there may be.
-std::uint64_t raise_descriptor_limit() {
-    rlimit limit{};
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1024;
-    limit.rlim_cur = limit.rlim_max;
-    (void)setrlimit(RLIMIT_NOFILE, &limit);
-    return limit.rlim_cur;
-}
 
 // Clients may take six tenths of the descriptors, so that a crowd of idle ones leaves room for
 // upstream connections.

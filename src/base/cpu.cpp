@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 
 #include "base/assert.h"
 
@@ -30,6 +31,14 @@ Result<void> pin_to_cpu(int cpu) {
 }
 
 void name_this_thread(const char* name) { pthread_setname_np(pthread_self(), name); }
+
+std::uint64_t raise_descriptor_limit() {
+    rlimit limit{};
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1024;
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+    return limit.rlim_cur;
+}
 
 std::uint64_t random_seed() {
     std::uint64_t seed = 0;

@@ -18,6 +18,10 @@ Result<void> pin_to_cpu(int cpu);
 // At most 15 characters, shown by top -H and gdb.
 void name_this_thread(const char* name);
 
+// Every connection is a descriptor; the soft limit is only there for old programs that use
+// select(). Answers how many there may be from now on.
+std::uint64_t raise_descriptor_limit();
+
 // From the kernel's generator.
 std::uint64_t random_seed();
 

@@ -70,6 +70,7 @@ TEST_F(Cli, HelpGoesToStandardOutput) {
         {{"proxy", "--help"}, "--first-token-timeout"},
         {{"engine", "--help"}, "--kv-transfer-config"},
         {{"doctor", "--help"}, "--json"},
+        {{"load", "--help"}, "--prompt-bytes"},
     };
     for (const auto& [words, text] : cases) {
         const Outcome outcome = run(words);
@@ -97,6 +98,15 @@ TEST_F(Cli, MistakesGoToStandardErrorWithStatusTwo) {
         {{"proxy", "--config", "/nonexistent"}, "\"/nonexistent\""},
         {{"doctor", "--jsn"}, "did you mean --json?"},
         {{"engine", "m", "--prt", "1"}, "--prt"},
+        {{"load", "ftp://x"}, "\"ftp://x\""},
+        {{"load", "--conections", "3"}, "did you mean --connections?"},
+        {{"load", "--prompt-bytes", "many"}, "--prompt-bytes: \"many\" is not one of N, uniform:"},
+        {{"load", "--output-tokens", "0"}, "--output-tokens: \"0\""},
+        {{"load", "--cpus", "3-1"}, "--cpus: \"1\""},
+        {{"load", "--pid", "x"}, "--pid: \"x\""},
+        {{"load", "--header", "nothing"}, "--header: \"nothing\""},
+        {{"load", "--extra-body", "[]"}, "--extra-body: \"[]\""},
+        {{"load", "--threads", "3", "-c", "2"}, "--threads: 3 is more than --connections, 2"},
     };
     for (const auto& [words, text] : cases) {
         const Outcome outcome = run(words);
