@@ -119,6 +119,17 @@ function(sluice_fuzzer source)
     set_tests_properties(${SLUICE_TEST_PREFIX}${name} PROPERTIES LABELS fuzz TIMEOUT ${limit})
 endfunction()
 
+# sluice_programs(<folder>): every .cpp of it as a program of its own, beside the product.
+function(sluice_programs folder)
+    file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${folder}/*.cpp")
+    foreach(source IN LISTS sources)
+        get_filename_component(name "${source}" NAME_WE)
+        add_executable(${name} "${source}")
+        target_link_libraries(${name} PRIVATE sluice_flags third_party_liburing)
+        set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}")
+    endforeach()
+endfunction()
+
 # sluice_benchmarks(<folder>): every .cpp of it as the Google Benchmark binary micro_<name>.
 function(sluice_benchmarks folder)
     file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${folder}/*.cpp")
