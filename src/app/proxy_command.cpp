@@ -36,22 +36,47 @@ std::uint32_t connections_within(std::uint64_t descriptors, std::size_t workers,
 }
 
 // Signals are taken by the main thread alone, with sigtimedwait.
-sigset_t block_signals() {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigprocmask(SIG_BLOCK, &set, nullptr);
-    signal(SIGPIPE, SIG_IGN);
-    return set;
+class Signals {
+public:
+    // SIGHUP, which otherwise ends the process, is taken only if there is a file to open again.
+    explicit Signals(pd::AccessLog* log) : log_(log) {
+        sigemptyset(&set_);
+        sigaddset(&set_, SIGTERM);
+        sigaddset(&set_, SIGINT);
+        if (log_ != nullptr) sigaddset(&set_, SIGHUP);
+        sigprocmask(SIG_BLOCK, &set_, nullptr);
+        signal(SIGPIPE, SIG_IGN);
+    }
+
+    // True if one came within `wait` that asks to end.
+    bool wait(Duration wait) const {
+        timespec timeout{};
+        timeout.tv_sec = wait / 1s;
+        timeout.tv_nsec = (wait % 1s).count();
+        const int signal = sigtimedwait(&set_, nullptr, &timeout);
+        if (signal != SIGHUP) return signal > 0;
+        obs::log_info("opening the access log again");
+        log_->reopen();
+        return false;
+    }
+
+private:
+    pd::AccessLog* log_;
+    sigset_t set_;
+};
+
+std::vector<std::string> urls_of(const std::vector<fleet::InstanceSpec>& specs) {
+    std::vector<std::string> urls;
+    for (const fleet::InstanceSpec& spec : specs) urls.push_back(spec.url);
+    return urls;
 }
 
-// True if a signal came within `wait`.
-bool wait_for_signal(const sigset_t& set, Duration wait) {
-    timespec timeout{};
-    timeout.tv_sec = wait / 1s;
-    timeout.tv_nsec = (wait % 1s).count();
-    return sigtimedwait(&set, nullptr, &timeout) > 0;
+std::unique_ptr<pd::AccessLog> open_access_log(const pd::AccessLogOptions& log,
+                                               const pd::ProxyOptions& proxy) {
+    if (log.path == "none") return nullptr;
+    auto opened = pd::AccessLog::open(log, urls_of(proxy.prefill), urls_of(proxy.decode));
+    if (!opened) throw std::runtime_error("--access-log: " + opened.error());
+    return std::move(*opened);
 }
 
 // Every worker gets its own listener of a TCP address, and the kernel spreads connections; a unix
@@ -89,11 +114,11 @@ bool all_finished(const std::vector<std::unique_ptr<Worker>>& workers) {
 }
 
 // Waits for the workers, at most so long; a second signal cuts it short.
-bool wait_for_workers(const std::vector<std::unique_ptr<Worker>>& workers, const sigset_t& signals,
+bool wait_for_workers(const std::vector<std::unique_ptr<Worker>>& workers, const Signals& signals,
                       Duration limit) {
     for (const Instant end = MonotonicClock::now() + limit; MonotonicClock::now() < end;) {
         if (all_finished(workers)) return true;
-        if (wait_for_signal(signals, kPoll)) return false;
+        if (signals.wait(kPoll)) return false;
     }
     return all_finished(workers);
 }
@@ -111,7 +136,8 @@ int serve(pd::ProxyOptions options, const ProcessOptions& process) {
     const auto first = fleet::make_fleet(options.prefill, options.decode, options.keeper.connector);
     if (!first) throw std::runtime_error(first.error());
 
-    const sigset_t signals = block_signals();
+    const std::unique_ptr<pd::AccessLog> access_log = open_access_log(process.access_log, options);
+    const Signals signals(process.access_log.path == "-" ? nullptr : access_log.get());
     const std::uint64_t descriptors = raise_descriptor_limit();
     const io::UringCapabilities capabilities = io::probe_uring();
     if (!capabilities.sufficient()) {
@@ -130,6 +156,7 @@ int serve(pd::ProxyOptions options, const ProcessOptions& process) {
     options.keeper.on_published = wake_all;  // a sleeping worker would not see it
     fleet::ThreadResolver resolver(wake_all);
     pd::Shared shared(options, fleet);
+    shared.access_log = access_log.get();
     for (std::size_t i = 0; i < count; ++i) {
         auto worker = Worker::make(shared, capabilities);
         if (!worker) {
@@ -147,6 +174,7 @@ int serve(pd::ProxyOptions options, const ProcessOptions& process) {
     describe_fleet(options);
     obs::log_info("sluice " + std::string(kVersion) + ", " + std::to_string(count) +
                   " worker(s), kernel " + capabilities.kernel);
+    if (access_log != nullptr) access_log->start();
     std::vector<std::jthread> threads;
     for (std::size_t i = 0; i < count; ++i) {
         const int cpu = process.pin && count <= cpus.size() ? cpus[i] : -1;
@@ -154,7 +182,7 @@ int serve(pd::ProxyOptions options, const ProcessOptions& process) {
             [&worker = *workers[i], i, cpu] { worker.run(static_cast<int>(i), cpu); });
     }
 
-    while (!wait_for_signal(signals, 3600s)) {
+    while (!signals.wait(3600s)) {
     }
     obs::log_info("draining: no new connections, open requests have " +
                   std::to_string(to_seconds(options.drain_timeout)) + " s");
@@ -166,10 +194,12 @@ int serve(pd::ProxyOptions options, const ProcessOptions& process) {
         for (auto& worker : workers) worker->ask_to_stop();
         if (!wait_for_workers(workers, signals, kStopTimeout)) {
             obs::log_error("a worker does not stop");
+            if (access_log != nullptr) access_log->stop();
             _exit(1);
         }
     }
     threads.clear();
+    if (access_log != nullptr) access_log->stop();
     for (const io::Address& address : process.listen)
         if (address.is_unix()) ::unlink(address.text().substr(5).c_str());
     obs::log_info("stopped");

@@ -130,6 +130,13 @@ void declare(FlagSet& flags, Raw& raw, ProxyCommandLine& out) {
     flags.choice("--log-level", raw.log_level, {"debug", "info", "warning", "error", "critical"},
                  "What is logged; without this flag VLLM_LOGGING_LEVEL says it");
     flags.choice("--log-format", raw.log_format, {"text", "json"}, "Of the log on standard error");
+    flags.text(
+        "--access-log", out.process.access_log.path,
+        "Where a line of JSON a request goes: a file (SIGHUP opens it again, for rotation), - "
+        "for standard output, or none");
+    flags.number("--access-log-sample", out.process.access_log.sample, 1, 1'000'000,
+                 "Of the requests that ended well only one in so many is logged; all others always "
+                 "are");
     flags.with_config_file();
     flags.flag("--check-config", out.process.check_only,
                "Check flags, file and addresses, print all flags' values as TOML, and exit");

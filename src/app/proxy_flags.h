@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "obs/log.h"
+#include "pd/access_log.h"
 #include "pd/options.h"
 
 namespace sluice::app {
@@ -21,6 +22,7 @@ struct ProcessOptions {
     bool pin = true;
     bool check_only = false;  // --check-config
     obs::LogOptions log;
+    pd::AccessLogOptions access_log;
 };
 
 struct ProxyCommandLine {

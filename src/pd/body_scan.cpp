@@ -17,6 +17,7 @@ constexpr auto kObject = mask_of(Kind::Object, Kind::Null);
 
 // In the order of BodyMember.
 constexpr MemberSpec kSpecs[kBodyMembers] = {
+    {"model", json::kRoot},
     {"stream", json::kRoot, kFlag},
     {"stream_options", json::kRoot, kObject},
     {"max_tokens", json::kRoot, kNumber},

@@ -18,6 +18,7 @@
 namespace sluice::pd {
 
 enum BodyMember : std::int16_t {
+    kModel,
     kStream,
     kStreamOptions,
     kMaxTokens,

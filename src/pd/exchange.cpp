@@ -13,7 +13,6 @@ namespace sluice::pd {
 
 namespace {
 
-constexpr std::size_t kRequestIdMax = 200;
 // As nginx logs a client that left before its answer.
 constexpr std::uint16_t kClientGoneStatus = 499;
 constexpr std::string_view kRetrySoon = "Retry-After: 1\r\n";
@@ -73,12 +72,21 @@ void Exchange::begin() {
         scanned = scan_kv_members(proxy_.scanner_, body.view(), scan_);
     }
     if (!scanned) return answer_error(400, scanned.error(), Outcome::ClientError);
+    note_model();
     if (scan_.whole_on_decode != WholeOnDecode::No)
         proxy_.metrics_.whole_on_decode[static_cast<std::size_t>(scan_.whole_on_decode)].add();
 
     proxy_.budget_.earn();
     proxy_.loop_.arm(request_deadline_, proxy_.options_.request_timeout);
     proxy_.enqueue(*this);
+}
+
+// For the log, which is written when the body has gone.
+void Exchange::note_model() {
+    char scratch[4 * kLoggedModelMax];
+    if (proxy_.access_log_ == nullptr || scan_[kModel].kind != json::Kind::String) return;
+    model_.set(json::as_string(scan_[kModel], client_->body().view(), scratch)
+                   .value_or(std::string_view()));
 }
 
 void Exchange::queued() { proxy_.loop_.arm(phase_timer_, proxy_.options_.queue_timeout); }
@@ -384,6 +392,22 @@ void Exchange::count_end(Outcome outcome) {
     metrics.count_bytes(Side::Client, timeline_.client_in, 0);
     metrics.count_bytes(Side::Prefill, timeline_.prefill_in, timeline_.prefill_out);
     metrics.count_bytes(Side::Decode, timeline_.decode_in, timeline_.decode_out);
+    log_end(outcome);
+}
+
+void Exchange::log_end(Outcome outcome) {
+    const std::uint32_t sample = proxy_.log_wanted(outcome);
+    if (sample == 0) return;
+    AccessRecord record;
+    record.timeline = timeline_;
+    record.ended = proxy_.loop_.now();
+    record.sample = sample;
+    record.outcome = outcome;
+    record.stream = scan_.stream;
+    record.request_id.set(request_id_);
+    record.model = model_;
+    record.path.set(route_.path);
+    proxy_.log(record);
 }
 
 }  // namespace sluice::pd

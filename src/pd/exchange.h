@@ -21,6 +21,7 @@
 
 #include <string>
 
+#include "pd/access_record.h"
 #include "pd/decode_answer.h"
 #include "pd/leg.h"
 #include "pd/leg_message.h"
@@ -100,6 +101,8 @@ private:
     void finish(Outcome outcome, std::uint16_t status);
     void count_end(Outcome outcome);
     void count_client_bytes(std::size_t bytes);
+    void note_model();
+    void log_end(Outcome outcome);
     void on_request_deadline();
     void on_phase_timer();
     void on_idle_timer();
@@ -138,6 +141,7 @@ private:
     Timer phase_timer_;  // decode delay, back-off, queue time-out
     Timer idle_timer_;   // first token, then between events
     Timeline timeline_;
+    BoundedText<kLoggedModelMax> model_;
 };
 
 }  // namespace sluice::pd

@@ -40,22 +40,25 @@ std::size_t LocalRoutes::usable(fleet::Role role) const {
 // The process lives. Whether it can serve is /ready's business.
 void LocalRoutes::health() { client_.respond(200, {}, {}); }
 
+bool LocalRoutes::draining() const {
+    return proxy_.draining_ || proxy_.shared_.draining.load(std::memory_order_relaxed);
+}
+
+bool LocalRoutes::can_serve() const {
+    return !draining() && usable(fleet::Role::Decode) > 0 &&
+           (usable(fleet::Role::Prefill) > 0 || proxy_.options_.decode_fallback);
+}
+
 void LocalRoutes::ready() {
-    const std::size_t prefill = usable(fleet::Role::Prefill);
-    const std::size_t decode = usable(fleet::Role::Decode);
-    const bool draining =
-        proxy_.draining_ || proxy_.shared_.draining.load(std::memory_order_relaxed);
-    const bool can_serve =
-        !draining && decode > 0 && (prefill > 0 || proxy_.options_.decode_fallback);
+    const bool ready = can_serve();
     TextWriter writer(client_.texts());
-    writer.append(can_serve ? R"({"ready":true,"prefill":)" : R"({"ready":false,"prefill":)");
-    writer.append_number(prefill);
+    writer.append(ready ? R"({"ready":true,"prefill":)" : R"({"ready":false,"prefill":)");
+    writer.append_number(usable(fleet::Role::Prefill));
     writer.append(",\"decode\":");
-    writer.append_number(decode);
-    writer.append(draining ? ",\"draining\":true}" : "}");
+    writer.append_number(usable(fleet::Role::Decode));
+    writer.append(draining() ? ",\"draining\":true}" : "}");
     const Slice body = writer.finish();
-    client_.respond(can_serve ? 200 : 503, kJson, body.view(),
-                    can_serve ? "" : "Retry-After: 1\r\n");
+    client_.respond(ready ? 200 : 503, kJson, body.view(), ready ? "" : "Retry-After: 1\r\n");
 }
 
 void LocalRoutes::healthcheck() {
@@ -82,9 +85,14 @@ void LocalRoutes::models() { client_.respond(200, kJson, proxy_.fleet_->models_j
 
 void LocalRoutes::metrics() {
     proxy_.note_gauges();  // this worker's are as of now; the others' a few milliseconds old
-    const std::string text =
-        render_metrics(proxy_.shared_.metrics, *proxy_.fleet_, proxy_.shared_.admission.in_flight(),
-                       proxy_.shared_.admission.queued());
+    ProcessMetrics process;
+    process.in_flight = proxy_.shared_.admission.in_flight();
+    process.queued = proxy_.shared_.admission.queued();
+    if (const AccessLog* log = proxy_.shared_.access_log) {
+        process.log_lines = log->lines();
+        process.log_lost = log->lost();
+    }
+    const std::string text = render_metrics(proxy_.shared_.metrics, *proxy_.fleet_, process);
     client_.respond(200, "text/plain; version=0.0.4; charset=utf-8", text);
 }
 

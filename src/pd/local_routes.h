@@ -11,6 +11,7 @@ class LocalRoutes {
 public:
     LocalRoutes(Proxy& proxy, http::ServerConnection& client) : proxy_(proxy), client_(client) {}
     void serve(Serve what);
+    bool can_serve() const;
 
 private:
     void health();
@@ -20,6 +21,7 @@ private:
     void models();
     void metrics();
     std::size_t usable(fleet::Role role) const;
+    bool draining() const;
 
     Proxy& proxy_;
     http::ServerConnection& client_;

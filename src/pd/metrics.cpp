@@ -328,14 +328,22 @@ RequestPath path_of(const Route* route) {
 }
 
 std::string render_metrics(const Workers& workers, const fleet::FleetSnapshot& fleet,
-                           std::int64_t in_flight, std::int64_t queued) {
+                           const ProcessMetrics& process) {
     PrometheusText text;
     write_requests(text, workers, fleet);
     write_whole_on_decode(text, workers);
     text.family("sluice_requests_in_flight", "gauge", "Requests admitted and not yet ended.");
-    text.sample("", in_flight);
+    text.sample("", process.in_flight);
     text.family("sluice_requests_queued", "gauge", "Requests waiting for admission.");
-    text.sample("", queued);
+    text.sample("", process.queued);
+    text.family("sluice_access_log_lines_total", "counter", "Lines written to the access log.");
+    text.sample("", process.log_lines);
+    text.family("sluice_access_log_dropped_total", "counter", "Lines that the log never got.");
+    text.sample(R"(reason="ring_full")", total(
+                                             workers, [](const WorkerMetrics& worker) -> auto& {
+                                                 return worker.log_dropped;
+                                             }));
+    text.sample(R"(reason="not_written")", process.log_lost);
     for (const Simple& simple : kSimple) {
         text.family(simple.name, simple.type, simple.help);
         text.sample("", total(

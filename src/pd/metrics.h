@@ -92,6 +92,7 @@ struct WorkerMetrics {
     obs::Counter attempts;
     obs::Counter refused_heads;  // 4xx before there was a request
 
+    obs::Counter log_dropped;  // log records for which the ring had no room
     // -- copied by the pulse
     std::vector<PoolMetrics> pools[2];  // by role and instance
     obs::Counter exchanges;
@@ -123,9 +124,16 @@ struct WorkerMetrics {
     }
 };
 
+// What belongs to no worker.
+struct ProcessMetrics {
+    std::int64_t in_flight = 0;
+    std::int64_t queued = 0;
+    std::uint64_t log_lines = 0;
+    std::uint64_t log_lost = 0;
+};
+
 // Prometheus text format 0.0.4.
 std::string render_metrics(const std::vector<const WorkerMetrics*>& workers,
-                           const fleet::FleetSnapshot& fleet, std::int64_t in_flight,
-                           std::int64_t queued);
+                           const fleet::FleetSnapshot& fleet, const ProcessMetrics& process);
 
 }  // namespace sluice::pd

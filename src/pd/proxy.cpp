@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "http/head_guard.h"
 #include "pd/local_routes.h"
 
 namespace sluice::pd {
@@ -53,6 +54,7 @@ Proxy::Proxy(io::Loop& loop, Shared& shared, std::uint64_t seed)
                 std::make_unique<http::UpstreamPool>(loop_, instance.address, upstream));
         metrics_.pools[r] = std::vector<PoolMetrics>(pools_[r].size());
     }
+    if (shared_.access_log != nullptr) access_log_ = &shared_.access_log->add_writer();
     pace_.resize(fleet_->prefill.size());
     shared_.admission.add_worker(loop_.io());
 }
@@ -87,18 +89,18 @@ void Proxy::on_head(http::ServerConnection& client) {
     const Route* route = find_route(head.path);
     const RequestPath path = path_of(route);
     if (route == nullptr) {
-        metrics_.count(path, Outcome::ClientError);
+        note_end(&client, path, Outcome::ClientError, 404);
         return client.respond_error(404, "this path is not served here");
     }
     const bool method_fits =
         route->post ? head.method == "POST" : head.method == "GET" || head.method == "HEAD";
     if (!method_fits) {
-        metrics_.count(path, Outcome::ClientError);
+        note_end(&client, path, Outcome::ClientError, 405);
         return client.respond_error(405, "this method is not allowed here",
                                     route->post ? "Allow: POST\r\n" : "Allow: GET, HEAD\r\n");
     }
     if (needs_key(route->serve) && !authorized(client)) {
-        metrics_.count(path, Outcome::ClientError);
+        note_end(&client, path, Outcome::ClientError, 401);
         return client.respond_error(401, "a valid API key is needed (Authorization: Bearer ...)",
                                     "WWW-Authenticate: Bearer\r\n");
     }
@@ -126,7 +128,7 @@ void Proxy::on_request(http::ServerConnection& client) {
         return serve_locally(client, *route);
     Exchange* exchange = exchanges_.emplace(*this, client, *route);
     if (exchange == nullptr) {
-        metrics_.count(path_of(route), Outcome::Overload);
+        note_end(&client, path_of(route), Outcome::Overload, 503);
         return client.respond_error(503, "too many requests are being served",
                                     "Retry-After: 1\r\n");
     }
@@ -144,19 +146,47 @@ void Proxy::on_drained(http::ServerConnection& client) {
     if (exchange != nullptr && !exchange->done()) exchange->client_drained();
 }
 
-void Proxy::on_refused(std::uint16_t) { metrics_.refused_heads.add(); }
+void Proxy::on_refused(std::uint16_t status) {
+    metrics_.refused_heads.add();
+    note_end(nullptr, RequestPath::Unknown, Outcome::ClientError, status);
+}
+
+void Proxy::note_end(http::ServerConnection* client, RequestPath path, Outcome outcome,
+                     std::uint16_t status) {
+    metrics_.count(path, outcome);
+    const std::uint32_t sample = log_wanted(outcome);
+    if (sample == 0) return;
+    AccessRecord record;
+    record.ended = loop_.now();
+    record.timeline.status = status;
+    record.sample = sample;
+    record.outcome = outcome;
+    if (client != nullptr) {
+        record.timeline.received = client->request_began();
+        record.path.set(client->request().path);
+        const auto id = client->request().fields.find(http::FieldId::XRequestId);
+        if (id && id->size() <= kRequestIdMax && http::is_token(*id)) record.request_id.set(*id);
+    }
+    log(record);
+}
 
 void Proxy::serve_locally(http::ServerConnection& client, const Route& route) {
     // Nothing known of the models yet: an engine answers for itself.
     if (route.serve == Serve::Models && fleet_->models_json.empty()) {
         Exchange* exchange = exchanges_.emplace(*this, client, route);
-        if (exchange == nullptr)
+        if (exchange == nullptr) {
+            note_end(&client, RequestPath::Local, Outcome::Overload, 503);
             return client.respond_error(503, "too many requests are being served");
+        }
         client.set_context(exchange);
         return exchange->begin();
     }
-    metrics_.count(RequestPath::Local, Outcome::Ok);
-    LocalRoutes(*this, client).serve(route.serve);
+    // Counted before it is answered: the answer's end may begin the next request.
+    LocalRoutes local(*this, client);
+    const bool unready = route.serve == Serve::Ready && !local.can_serve();
+    note_end(&client, RequestPath::Local, unready ? Outcome::Unavailable : Outcome::Ok,
+             unready ? 503 : 200);
+    local.serve(route.serve);
 }
 
 // -- admission

@@ -16,6 +16,7 @@
 #include "base/rng.h"
 #include "http/server.h"
 #include "json/scan.h"
+#include "pd/access_log.h"
 #include "pd/admission.h"
 #include "pd/exchange.h"
 #include "pd/options.h"
@@ -34,6 +35,7 @@ struct Shared {
     const ProxyOptions& options;
     fleet::Fleet& fleet;
     Admission admission;
+    AccessLog* access_log = nullptr;            // before the workers are made
     std::vector<const WorkerMetrics*> metrics;  // of every worker, before they start
     std::atomic<bool> draining{false};          // /ready says no from here on
 };
@@ -86,6 +88,17 @@ private:
     void exchange_done(Exchange& exchange);
     void serve_locally(http::ServerConnection& client, const Route& route);
 
+    // -- ends of requests: counted and logged
+    std::uint32_t log_wanted(Outcome outcome) {
+        return access_log_ == nullptr ? 0 : access_log_->wanted(outcome);
+    }
+    void log(const AccessRecord& record) {
+        if (!access_log_->put(record)) metrics_.log_dropped.add();
+    }
+    // Of requests without an exchange; `client` is nullptr if there was no valid head.
+    void note_end(http::ServerConnection* client, RequestPath path, Outcome outcome,
+                  std::uint16_t status);
+
     bool authorized(const http::ServerConnection& client) const;
     void admit_waiting();
     void follow_fleet();
@@ -98,6 +111,7 @@ private:
     const ProxyOptions& options_;
     fleet::Fleet::Reader fleet_;
     WorkerMetrics metrics_;
+    AccessLog::Writer* access_log_ = nullptr;
     http::Server server_;
     Rng rng_;
     json::Scanner scanner_;

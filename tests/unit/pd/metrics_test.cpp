@@ -37,7 +37,10 @@ protected:
         }
     }
     MetricsPage page() {
-        return read_metrics(render_metrics({&workers_[0], &workers_[1]}, fleet_, 3, 1));
+        ProcessMetrics process;
+        process.in_flight = 3;
+        process.queued = 1;
+        return read_metrics(render_metrics({&workers_[0], &workers_[1]}, fleet_, process));
     }
 
     fleet::FleetSnapshot fleet_;
