@@ -122,15 +122,6 @@ private:
     Handle peer_;
 };
 
-ZmqSideChannel::ZmqSideChannel(const Context& context)
-    : context_(context),
-      router_(context.loop, *this),
-      purge_(Delegate<void()>::to<&ZmqSideChannel::purge>(*this)),
-      line_(std::make_shared<Line>(this)),
-      transfer_port_(static_cast<std::uint32_t>(context.rng.between(15000, 16000))) {}
-
-ZmqSideChannel::~ZmqSideChannel() { line_->channel = nullptr; }
-
 Result<io::Address> ZmqSideChannel::listen(const io::Address& address, PullHandler& handler) {
     const auto socket = context_.loop.io().listen(address, false);
     if (!socket) return std::unexpected(socket.error());
@@ -235,6 +226,15 @@ private:
     bool was_used_ = false;
     bool sent_ = false;
 };
+
+ZmqSideChannel::ZmqSideChannel(const Context& context)
+    : context_(context),
+      router_(context.loop, *this),
+      purge_(Delegate<void()>::to<&ZmqSideChannel::purge>(*this)),
+      line_(std::make_shared<Line>(this)),
+      transfer_port_(static_cast<std::uint32_t>(context.rng.between(15000, 16000))) {}
+
+ZmqSideChannel::~ZmqSideChannel() { line_->channel = nullptr; }
 
 std::uint64_t ZmqSideChannel::pull(const io::Address& peer, const PullMessage& message,
                                    PullEvents& events) {
