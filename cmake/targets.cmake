@@ -130,6 +130,19 @@ function(sluice_programs folder)
     endforeach()
 endfunction()
 
+# sluice_guard(<folder>): proxy_instructions, whose instructions perf/instructions counts. Needs valgrind's headers.
+function(sluice_guard folder)
+    find_path(SLUICE_VALGRIND_HEADERS valgrind/callgrind.h)
+    if(NOT SLUICE_VALGRIND_HEADERS)
+        message(STATUS "no valgrind/callgrind.h: no perf.instructions; scripts/setup --dev installs it")
+        return()
+    endif()
+    file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${folder}/*.cpp")
+    add_executable(proxy_instructions ${sources})
+    target_link_libraries(proxy_instructions PRIVATE sluice_pd)
+    set_target_properties(proxy_instructions PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}")
+endfunction()
+
 # sluice_benchmarks(<folder>): every .cpp of it as the Google Benchmark binary micro_<name>.
 function(sluice_benchmarks folder)
     file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${folder}/*.cpp")
