@@ -40,6 +40,22 @@ std::string embedding_of(std::string_view input) {
     return std::move(json.end_array().text);
 }
 
+// Why an element is no token id, if it is none.
+std::optional<ApiError> token_error(const Json& list, std::size_t index) {
+    const Json& id = list[index];
+    std::string place = "tokens." + std::to_string(index);
+    if (id.is_number_unsigned() && id.get<std::uint64_t>() <= UINT32_MAX) return std::nullopt;
+    if (id.is_number_integer())
+        return invalid_body({"greater_than_equal", std::move(place),
+                             "Input should be greater than or equal to 0", python_input(&id),
+                             "{'ge': 0}"});
+    return invalid_body({id.is_string() ? "int_parsing" : "int_type", std::move(place),
+                         id.is_string() ? "Input should be a valid integer, unable to parse string "
+                                          "as an integer"
+                                        : "Input should be a valid integer",
+                         python_input(&id)});
+}
+
 // A string, or a list of token ids, as text.
 std::string input_text(const Json& input) {
     if (input.is_string()) return input.get<std::string>();
@@ -106,11 +122,15 @@ void Engine::Impl::answer_load(Connection& connection) {
 void Engine::Impl::answer_tokenize(Connection& connection) {
     const auto body = body_of(connection);
     if (!body) return;
+    if (const Json* model = find_member(*body, "model");
+        model != nullptr && model->is_string() && !serves(model->get<std::string>(), options_))
+        return respond_error(connection, unknown_model(model->get<std::string>(), options_));
     std::string text;
     if (const Json* prompt = find_member(*body, "prompt")) {
         if (!prompt->is_string())
-            return respond_error(connection, invalid_body("string_type", "prompt",
-                                                          "Input should be a valid string"));
+            return respond_error(
+                connection, invalid_body({"string_type", "prompt", "Input should be a valid string",
+                                          python_input(prompt)}));
         text = prompt->get<std::string>();
     } else if (body->contains("messages")) {
         const auto request = read_request(Api::Chat, connection.body().view(), options_);
@@ -128,7 +148,10 @@ void Engine::Impl::answer_tokenize(Connection& connection) {
         ASSERT(count == with_ids.prompts.front().tokens);
         text = detokenize(with_ids.prompts.front().token_ids);
     } else {
-        return respond_error(connection, invalid_body("missing", "prompt", "Field required"));
+        const std::string input = python_input(&*body);
+        return respond_error(connection,
+                             invalid_body({{"missing", "prompt", "Field required", input},
+                                           {"missing", "messages", "Field required", input}}));
     }
     const std::vector<Token> tokens = tokenize(text);
     json::JsonText json;
@@ -137,7 +160,15 @@ void Engine::Impl::answer_tokenize(Connection& connection) {
         .member("max_model_len", options_.timing.max_model_len);
     json.key("tokens").begin_array();
     for (const Token token : tokens) json.value(token);
-    json.end_array().member("token_strs", nullptr).end_object();
+    json.end_array();
+    if (const Json* strings = find_member(*body, "return_token_strs");
+        strings != nullptr && *strings == true) {
+        json.key("token_strs").begin_array();
+        for (const Token token : tokens) json.value(detokenize(std::vector{token}));
+        json.end_array().end_object();
+    } else {
+        json.member("token_strs", nullptr).end_object();
+    }
     connection.respond(200, "application/json", json.text);
 }
 
@@ -146,14 +177,14 @@ void Engine::Impl::answer_detokenize(Connection& connection) {
     if (!body) return;
     const Json* list = find_member(*body, "tokens");
     if (list == nullptr)
-        return respond_error(connection, invalid_body("missing", "tokens", "Field required"));
+        return respond_error(connection, invalid_body({"missing", "tokens", "Field required",
+                                                       python_input(&*body)}));
     if (!list->is_array())
         return respond_error(connection,
-                             invalid_body("list_type", "tokens", "Input should be a valid list"));
-    for (const Json& id : *list)
-        if (!id.is_number_unsigned() || id.get<std::uint64_t>() > UINT32_MAX)
-            return respond_error(
-                connection, invalid_body("int_type", "tokens", "Input should be a valid integer"));
+                             invalid_body({"list_type", "tokens", "Input should be a valid list",
+                                           python_input(list)}));
+    for (std::size_t i = 0; i < list->size(); ++i)
+        if (auto error = token_error(*list, i)) return respond_error(connection, *error);
     json::JsonText json;
     connection.respond(200, "application/json",
                        json.begin_object().member("prompt", input_text(*list)).end_object().text);
@@ -164,7 +195,8 @@ void Engine::Impl::answer_embeddings(Connection& connection) {
     if (!body) return;
     const Json* input = find_member(*body, "input");
     if (input == nullptr)
-        return respond_error(connection, invalid_body("missing", "input", "Field required"));
+        return respond_error(
+            connection, invalid_body({"missing", "input", "Field required", python_input(&*body)}));
     std::vector<std::string> inputs;
     if (input->is_array() && !input->empty() && !(*input)[0].is_number()) {
         if (input->size() > kInputsMax)
@@ -211,9 +243,12 @@ void Engine::Impl::answer_count_tokens(Connection& connection) {
 }
 
 void Engine::Impl::answer_scale_out(Connection& connection) {
-    respond_error(connection,
-                  {403, "PermissionDeniedError",
-                   "This endpoint requires --enable-scale-out to be set.", std::nullopt});
+    respond_error(
+        connection,
+        {403, "PermissionDeniedError",
+         "Scale-out endpoints are disabled. Restart vllm serve with --enable-scale-out to "
+         "enable them.",
+         std::nullopt});
 }
 
 // -- the stand-in's own

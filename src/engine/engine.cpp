@@ -12,6 +12,7 @@ constexpr Duration kSweep = std::chrono::milliseconds(5);
 
 http::ServerOptions server_options(const EngineOptions& options) {
     http::ServerOptions server;
+    server.field_lines = "Server: uvicorn\r\nVary: Origin\r\n";
     server.idle_timeout = options.keep_alive;
     server.body_bytes_max = options.body_bytes_max;
     return server;

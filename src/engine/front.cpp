@@ -74,7 +74,7 @@ void Engine::Impl::on_request(Connection& connection) {
     const Endpoint* endpoint = find_endpoint(head.path);
     if (!authorized(connection))
         return connection.respond(401, "application/json", R"({"error":"Unauthorized"})");
-    if (endpoint == nullptr) return kv::not_found(connection);
+    if (endpoint == nullptr) return redirect_or_not_found(connection);
     if (head.method != endpoint->method &&
         (endpoint->other_method.empty() || head.method != endpoint->other_method))
         return kv::method_not_allowed(connection, endpoint->method);
@@ -84,6 +84,19 @@ void Engine::Impl::on_request(Connection& connection) {
         if (fault_.kind != FaultKind::None && answer_fault(connection, fault_)) return;
     }
     (this->*endpoint->answer)(connection);
+}
+
+// As Starlette's router: a path that differs from one of ours by a last slash is sent there.
+void Engine::Impl::redirect_or_not_found(Connection& connection) {
+    std::string path(connection.request().path);
+    const auto host = connection.request().fields.find(http::FieldId::Host);
+    if (path.ends_with('/')) {
+        path.pop_back();
+    } else {
+        path.push_back('/');
+    }
+    if (!host || find_endpoint(path) == nullptr) return kv::not_found(connection);
+    connection.respond(307, "", "", "Location: http://" + std::string(*host) + path + "\r\n");
 }
 
 void Engine::Impl::on_client_gone(Connection& connection) {
@@ -183,7 +196,8 @@ void Engine::Impl::answer_messages(Connection& connection) {
 void Engine::Impl::generate(Connection& connection, Api api, const Fault& fault) {
     const Format& format = format_of(api);
     if (!is_json(connection)) {
-        ApiError error = bad_request("Unsupported Media Type: Only 'application/json' is allowed");
+        ApiError error = bad_request(
+            "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed");
         error.type = "Bad Request";
         return refuse_generation(connection, format, {error, nullptr});
     }

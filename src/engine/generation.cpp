@@ -97,7 +97,7 @@ void Generation::start(const std::string& request_id, std::int64_t created,
 void Generation::start_stream(std::string_view field_lines) {
     TextWriter lines(connection_->texts());
     http::write_date(lines);
-    lines.append("Server: uvicorn\r\nContent-Type: text/event-stream; charset=utf-8\r\n");
+    lines.append("Content-Type: text/event-stream; charset=utf-8\r\n");
     lines.append(field_lines);
     const Slice kept = lines.finish();
     connection_->start_response(200, kept.view(), std::nullopt);
@@ -195,10 +195,9 @@ void Generation::choice_over(Choice& choice) {
 
 void Generation::answer_whole() {
     const std::string body = format_.plain(answer_);
-    const std::string lines = "Server: uvicorn\r\n";
     http::ServerConnection* connection = connection_;
     over();
-    connection->respond(200, "application/json", body, lines);
+    connection->respond(200, "application/json", body);
 }
 
 void Generation::write(std::string_view text) {

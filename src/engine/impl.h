@@ -68,6 +68,7 @@ private:
     bool answer_fault(Connection& connection, const Fault& fault);
     void generate(Connection& connection, Api api, const Fault& fault);
     void start_generation(Connection& connection, GenerateRequest request, const Fault& fault);
+    void redirect_or_not_found(Connection& connection);
     void refuse_generation(Connection& connection, const Format& format, const Refusal& refusal);
     std::string request_id(const Connection& connection, const std::string& of_body);
 

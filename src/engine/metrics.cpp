@@ -11,7 +11,7 @@ namespace {
 class MetricsText {
 public:
     explicit MetricsText(const std::string& model)
-        : labels_("engine=\"0\",model_name=\"" + escaped(model) + "\"") {}
+        : model_("model_name=\"" + escaped(model) + "\""), labels_("engine=\"0\"," + model_) {}
 
     void family(std::string_view name, std::string_view type, std::string_view help) {
         name_ = name;
@@ -24,8 +24,11 @@ public:
         text.append(" ").append(type).append("\n");
         counter_ = type == "counter";
     }
-    void sample(double value, std::string_view more = {}) {
-        text.append(name_).append(counter_ ? "_total{" : "{").append(labels_);
+    void sample(double value, std::string_view more = {}) { write(labels_, value, more); }
+    // Of the API server, which counts for all engines.
+    void server_sample(double value, std::string_view more) { write(model_, value, more); }
+    void write(std::string_view labels, double value, std::string_view more) {
+        text.append(name_).append(counter_ ? "_total{" : "{").append(labels);
         if (!more.empty()) text.append(",").append(more);
         char digits[32];
         const auto end = std::to_chars(digits, digits + sizeof digits, value).ptr;
@@ -53,6 +56,7 @@ private:
         return out;
     }
 
+    std::string model_;
     std::string labels_;
     std::string_view name_;
     bool counter_ = false;
@@ -104,8 +108,16 @@ void Engine::Impl::answer_metrics(Connection& connection) {
          {FinishReason::Stop, FinishReason::Length, FinishReason::Abort, FinishReason::Error})
         out.sample(number(counted.finished[static_cast<std::size_t>(reason)]),
                    "finished_reason=\"" + std::string(finish_name(reason)) + "\"");
-    out.one("vllm:admission_rejections", "counter", "Requests refused since too many wait.",
-            number(counted.admission_rejections));
+    out.one("vllm:prefix_cache_queries", "counter", "Prefix cache queries, in tokens.",
+            number(counted.prompt_tokens));
+    out.one("vllm:prefix_cache_hits", "counter", "Prefix cache hits, in tokens.", 0);
+    out.one("vllm:num_preemptions", "counter", "Preemptions.", 0);
+    out.family("vllm:admission_rejections", "counter", "Requests refused at a queue limit.");
+    out.server_sample(number(counted.admission_rejections), "reason=\"max_num_queued_reqs\"");
+    out.server_sample(0, "reason=\"max_num_queued_tokens\"");
+    out.family("vllm:cache_config_info", "gauge", "The cache's settings.");
+    out.sample(1, "block_size=\"" + std::to_string(options_.timing.block_size) +
+                      "\",num_gpu_blocks=\"" + std::to_string(now.scheduler.blocks_total) + "\"");
     if (options_.kv.connector != ConnectorKind::None) {
         const bool mooncake = options_.kv.connector == ConnectorKind::Mooncake;
         const auto name = [&](std::string_view rest) {

@@ -400,6 +400,7 @@ void ServerConnection::write_head(std::uint16_t status, std::string_view field_l
     if (draining_ || !body_read_ || (ended_ && ahead_.empty())) keep_alive_ = false;
     TextWriter writer(texts_);
     write_status_line(writer, status);
+    writer.append(options_.field_lines);
     writer.append(field_lines);
     if (length && !bodiless) {
         write_field(writer, "Content-Length", *length);

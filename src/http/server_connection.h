@@ -56,6 +56,7 @@ struct ServerOptions {
     Duration stall_timeout = std::chrono::seconds(60);
     std::uint64_t body_bytes_max = 64ULL << 20;
     bool allow_half_close = false;
+    std::string_view field_lines;  // of every answer: complete lines, of static storage
 };
 
 class ServerConnection final : private io::StreamEvents {

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/api/body.h"
 
+#include <charconv>
 #include <cmath>
+
+#include "http/head.h"
 
 namespace sluice::engine {
 
@@ -31,29 +34,56 @@ bool too_deep(std::string_view text) {
     return false;
 }
 
+template <typename Number>
+std::optional<Number> whole_number(const Json& text) {
+    const auto& digits = text.get_ref<const std::string&>();
+    Number number{};
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+    if (error != std::errc() || end != digits.data() + digits.size()) return std::nullopt;
+    return number;
+}
+
 }  // namespace
 
 std::expected<Json, ApiError> parse_body(std::string_view text) {
+    const auto broken = [](std::size_t place, std::string_view reason) {
+        return std::unexpected(invalid_body({"json_invalid", std::to_string(place),
+                                             "JSON decode error", "<dict of 0 items>", reason}));
+    };
     if (text.find_first_not_of(" \t\r\n") == std::string_view::npos)
-        return std::unexpected(invalid_body("missing", "", "Field required"));
-    if (too_deep(text))
-        return std::unexpected(invalid_body("json_invalid", "0", "JSON decode error"));
+        return std::unexpected(invalid_body({"missing", "", "Field required", "None"}));
+    if (too_deep(text)) return broken(0, "{'error': 'Expecting value'}");
     Json body;
     try {
         body = Json::parse(text);
     } catch (const Json::parse_error& error) {
         const std::size_t place = error.byte > 0 ? error.byte - 1 : 0;
-        return std::unexpected(
-            invalid_body("json_invalid", std::to_string(place), "JSON decode error"));
+        const bool wants_name =
+            text.substr(0, place).find_last_of("{,") != std::string_view::npos &&
+            (text[text.substr(0, place).find_last_not_of(" \t\r\n")] == '{');
+        return broken(place, wants_name
+                                 ? "{'error': 'Expecting property name enclosed in double quotes'}"
+                                 : "{'error': 'Expecting value'}");
     } catch (const Json::exception&) {
-        return std::unexpected(
-            invalid_body("json_invalid", "0", "JSON decode error"));  // a number out of range
+        return broken(0, "{'error': 'Expecting value'}");  // a number out of range
     }
+    if (body.is_null())
+        return std::unexpected(invalid_body({"missing", "", "Field required", "None"}));
     if (!body.is_object())
         return std::unexpected(
-            invalid_body("model_attributes_type", "",
-                         "Input should be a valid dictionary or object to extract fields from"));
+            invalid_body({"model_attributes_type", "",
+                          "Input should be a valid dictionary or object to extract fields from",
+                          python_input(&body)}));
     return body;
+}
+
+std::string python_input(const Json* value) {
+    if (value == nullptr || value->is_null()) return "None";
+    if (value->is_string()) return value->get<std::string>();
+    if (value->is_boolean()) return value->get<bool>() ? "True" : "False";
+    if (value->is_object()) return "<dict of " + std::to_string(value->size()) + " items>";
+    if (value->is_array()) return "<list of " + std::to_string(value->size()) + " items>";
+    return stable_text(*value);
 }
 
 const Json* find_member(const Json& object, const char* name) {
@@ -73,36 +103,59 @@ std::optional<std::int64_t> integer_member(const Json& object, const char* name)
         const double number = value->get<double>();
         if (std::floor(number) == number && std::fabs(number) < 9e15)
             return static_cast<std::int64_t>(number);
-        refuse(
-            invalid_body("int_from_float", name,
-                         "Input should be a valid integer, got a number with a fractional part"));
+        refuse(invalid_body({"int_from_float", name,
+                             "Input should be a valid integer, got a number with a fractional part",
+                             python_input(value)}));
     }
     if (value->is_boolean()) return value->get<bool>() ? 1 : 0;
-    refuse(invalid_body("int_type", name, "Input should be a valid integer"));
+    if (!value->is_string())
+        refuse(invalid_body(
+            {"int_type", name, "Input should be a valid integer", python_input(value)}));
+    if (const auto number = whole_number<std::int64_t>(*value)) return number;  // "5" is 5
+    refuse(invalid_body({"int_parsing", name,
+                         "Input should be a valid integer, unable to parse string as an integer",
+                         python_input(value)}));
 }
 
 std::optional<double> number_member(const Json& object, const char* name) {
     const Json* value = find_member(object, name);
     if (value == nullptr) return std::nullopt;
-    if (!value->is_number())
-        refuse(invalid_body("float_type", name, "Input should be a valid number"));
-    return value->get<double>();
+    if (value->is_number()) return value->get<double>();
+    if (!value->is_string())
+        refuse(invalid_body(
+            {"float_type", name, "Input should be a valid number", python_input(value)}));
+    if (const auto number = whole_number<double>(*value)) return number;
+    refuse(invalid_body({"float_parsing", name,
+                         "Input should be a valid number, unable to parse string as a number",
+                         python_input(value)}));
 }
 
 bool bool_member(const Json& object, const char* name, bool otherwise) {
     const Json* value = find_member(object, name);
     if (value == nullptr) return otherwise;
+    if (value->is_boolean()) return value->get<bool>();
     if (value->is_number_integer() && (*value == 0 || *value == 1)) return *value == 1;
-    if (!value->is_boolean())
-        refuse(invalid_body("bool_type", name, "Input should be a valid boolean"));
-    return value->get<bool>();
+    if (!value->is_string() && !value->is_number_integer())
+        refuse(invalid_body(
+            {"bool_type", name, "Input should be a valid boolean", python_input(value)}));
+    if (value->is_string()) {
+        const std::string_view text = value->get_ref<const std::string&>();
+        for (const std::string_view yes : {"1", "t", "true", "y", "yes", "on"})
+            if (http::equals_ignoring_case(text, yes)) return true;
+        for (const std::string_view no : {"0", "f", "false", "n", "no", "off"})
+            if (http::equals_ignoring_case(text, no)) return false;
+    }
+    refuse(invalid_body({"bool_parsing", name,
+                         "Input should be a valid boolean, unable to interpret input",
+                         python_input(value)}));
 }
 
 std::optional<std::string> string_member(const Json& object, const char* name) {
     const Json* value = find_member(object, name);
     if (value == nullptr) return std::nullopt;
     if (!value->is_string())
-        refuse(invalid_body("string_type", name, "Input should be a valid string"));
+        refuse(invalid_body(
+            {"string_type", name, "Input should be a valid string", python_input(value)}));
     return value->get<std::string>();
 }
 
@@ -145,8 +198,8 @@ std::shared_ptr<const KvParams> read_kv_params(const Json& body) {
     const Json* object = find_member(body, "kv_transfer_params");
     if (object == nullptr) return nullptr;
     if (!object->is_object())
-        refuse(
-            invalid_body("dict_type", "kv_transfer_params", "Input should be a valid dictionary"));
+        refuse(invalid_body({"dict_type", "kv_transfer_params",
+                             "Input should be a valid dictionary", python_input(object)}));
     auto params = std::make_shared<KvParams>();
     params->do_remote_decode = loose_bool(*object, "do_remote_decode");
     params->do_remote_prefill = loose_bool(*object, "do_remote_prefill");

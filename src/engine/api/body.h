@@ -62,10 +62,15 @@ private:
 void add_content(PromptBuilder& prompt, const Json& content);
 void read_tools(PromptBuilder& prompt, const Json& body, const EngineOptions& options);
 
+bool serves(const std::string& model, const EngineOptions& options);
+ApiError unknown_model(const std::string& model, const EngineOptions& options);
 void read_chat(const Json& body, const EngineOptions& options, GenerateRequest& request);
 void read_completions(const Json& body, const EngineOptions& options, GenerateRequest& request);
 void read_responses(const Json& body, const EngineOptions& options, GenerateRequest& request);
 void read_messages(const Json& body, const EngineOptions& options, GenerateRequest& request);
+
+// As vLLM quotes a value in what its request model says: text as it is, containers by their size.
+std::string python_input(const Json* value);
 
 // Text form of any JSON, stable and safe for anything a client may send.
 std::string stable_text(const Json& value);

@@ -22,20 +22,19 @@ public:
             json.member("annotations", nullptr)
                 .member("audio", nullptr)
                 .member("function_call", nullptr);
-            json.key("tool_calls")
-                .begin_array()
-                .end_array()
-                .member("reasoning", nullptr)
-                .end_object();
+            json.member("reasoning", nullptr).end_object();
             json.member("logprobs", nullptr).member("finish_reason", finish_name(choice.finish));
             append_stop_reason(json, choice);
             append_token_ids(json, answer, choice.token_ids);
-            json.end_object();
+            json.member("routed_experts", nullptr).end_object();
         }
-        json.end_array().member("service_tier", nullptr).member("system_fingerprint", nullptr);
-        json.raw_member("usage", usage_json(answer, false)).member("prompt_logprobs", nullptr);
+        json.end_array().member("service_tier", nullptr);
+        json.member("system_fingerprint", fingerprint(answer));
+        json.raw_member("usage", usage_json(answer, UsageIn::Whole))
+            .member("prompt_logprobs", nullptr);
         append_prompt_ids(json, answer);
         json.member("prompt_text", nullptr).raw_member("kv_transfer_params", answer.kv_params);
+        json.member("ec_transfer_params", nullptr).member("metrics", nullptr);
         return std::move(json.end_object().text);
     }
 
@@ -57,16 +56,20 @@ public:
         }
         append_token_ids(json, answer, choice.new_token_ids);
         json.end_object().end_array();
-        if (choice.finish != FinishReason::None) json.member("system_fingerprint", nullptr);
-        close_chunk(json, answer, choice.finish != FinishReason::None, out);
+        const bool finish = choice.finish != FinishReason::None;
+        if (finish && !answer.request.include_usage)
+            json.member("system_fingerprint", fingerprint(answer));
+        add_usage(json, answer);
+        close_chunk(json, answer, finish, out);
     }
 
     void end(Answer& answer, std::string& out) const override {
         if (answer.request.include_usage) {
             json::JsonText json;
             open(json, answer, "chat.completion.chunk");
-            json.key("choices").begin_array().end_array().raw_member("usage",
-                                                                     usage_json(answer, true));
+            json.key("choices").begin_array().end_array();
+            json.raw_member("usage", usage_json(answer, UsageIn::LastChunk));
+            json.member("system_fingerprint", fingerprint(answer));
             append_data_event(out, json.end_object().text);
         }
         append_data_event(out, "[DONE]");
@@ -91,9 +94,13 @@ private:
         json.key("choices").begin_array().begin_object().member("index", choice.index);
     }
 
+    static void add_usage(json::JsonText& json, const Answer& answer) {
+        if (answer.request.continuous_usage)
+            json.raw_member("usage", usage_json(answer, UsageIn::ChatChunk));
+    }
+
     static void close_chunk(json::JsonText& json, const Answer& answer, bool finish,
                             std::string& out) {
-        if (answer.request.continuous_usage) json.raw_member("usage", usage_json(answer, true));
         if (answer.kv_params_in_events)
             json.raw_member("kv_transfer_params", finish ? answer.kv_params : "null");
         append_data_event(out, json.end_object().text);
@@ -110,8 +117,13 @@ private:
         json.end_array();
     }
 
-    static void append_role(Answer& answer, Choice& choice, std::string& out) {
-        if (choice.begun) return;
+    // The first output of any choice brings the roles of all.
+    static void append_role(Answer& answer, Choice& first, std::string& out) {
+        if (first.begun) return;
+        for (Choice& choice : answer.choices) append_one_role(answer, choice, out);
+    }
+
+    static void append_one_role(Answer& answer, Choice& choice, std::string& out) {
         choice.begun = true;
         json::JsonText json;
         open_chunk(json, answer, choice);
@@ -121,6 +133,7 @@ private:
             .member("content", "")
             .end_object();
         json.member("logprobs", nullptr).member("finish_reason", nullptr).end_object().end_array();
+        add_usage(json, answer);
         append_prompt_ids(json, answer);
         json.member("prompt_text", nullptr);
         close_chunk(json, answer, false, out);

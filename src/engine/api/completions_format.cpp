@@ -27,11 +27,13 @@ public:
             append_token_ids(json, answer, choice.token_ids);
             json.member("prompt_logprobs", nullptr);
             append_prompt_ids(json, answer, choice);
-            json.end_object();
+            json.member("routed_experts", nullptr).end_object();
         }
-        json.end_array().member("service_tier", nullptr).member("system_fingerprint", nullptr);
-        json.raw_member("usage", usage_json(answer, false))
+        json.end_array().member("service_tier", nullptr);
+        json.member("system_fingerprint", fingerprint(answer));
+        json.raw_member("usage", usage_json(answer, UsageIn::Whole))
             .raw_member("kv_transfer_params", answer.kv_params);
+        json.member("ec_transfer_params", nullptr).member("metrics", nullptr);
         return std::move(json.end_object().text);
     }
 
@@ -52,11 +54,18 @@ public:
             json.member("finish_reason", finish_name(choice.finish));
             append_stop_reason(json, choice);
         }
-        if (!choice.begun) append_prompt_ids(json, answer, choice);
+        if (choice.begun) {
+            json.member("prompt_token_ids", nullptr);
+        } else {
+            append_prompt_ids(json, answer, choice);
+        }
         choice.begun = true;
         append_token_ids(json, answer, choice.new_token_ids);
         json.end_object().end_array();
-        if (answer.request.continuous_usage) json.raw_member("usage", usage_json(answer, true));
+        if (choice.finish != FinishReason::None && !answer.request.include_usage)
+            json.member("system_fingerprint", fingerprint(answer));
+        if (answer.request.continuous_usage)
+            json.raw_member("usage", usage_json(answer, UsageIn::Chunk));
         if (answer.kv_params_in_events)
             json.raw_member("kv_transfer_params",
                             choice.finish == FinishReason::None ? "null" : answer.kv_params);
@@ -67,8 +76,9 @@ public:
         if (answer.request.include_usage) {
             json::JsonText json;
             open(json, answer);
-            json.key("choices").begin_array().end_array().raw_member("usage",
-                                                                     usage_json(answer, true));
+            json.key("choices").begin_array().end_array();
+            json.raw_member("usage", usage_json(answer, UsageIn::LastChunk));
+            json.member("system_fingerprint", fingerprint(answer));
             append_data_event(out, json.end_object().text);
         }
         append_data_event(out, "[DONE]");

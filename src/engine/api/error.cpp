@@ -11,20 +11,33 @@ ApiError bad_request(std::string message, std::optional<std::string> param) {
     return {400, "BadRequestError", std::move(message), std::move(param)};
 }
 
-ApiError invalid_body(std::string type, std::string place, std::string message) {
-    std::string location = "('body',";
-    if (!place.empty()) {
-        const bool number = place.find_first_not_of("0123456789") == std::string::npos;
-        location += number ? " " + place : " '" + place + "'";
-    }
-    location += ")";
+ApiError bad_value(std::string message, std::string param, std::string_view value) {
+    message += " (parameter=" + param;
+    if (!value.empty()) message.append(", value=").append(value);
+    return bad_request(message + ")", std::move(param));
+}
+
+ApiError invalid_body(std::initializer_list<InvalidMember> members) {
+    const auto path = [](const InvalidMember& member) {
+        return member.place.empty() ? "body" : "body." + member.place;
+    };
     ApiError error;
     error.type = "Bad Request";
-    error.message = "1 validation error:\n  {'type': '" + type + "', 'loc': " + location +
-                    ", 'msg': '" + message + "'}";
-    error.param = place.empty() ? "body" : "body." + place;
+    error.message = std::to_string(members.size()) +
+                    (members.size() == 1 ? " validation error:" : " validation errors:");
+    for (const InvalidMember& member : members) {
+        error.message.append("\n  {'type': '").append(member.type);
+        error.message.append("', 'loc': '").append(path(member));
+        error.message.append("', 'msg': '").append(member.message);
+        error.message.append("', 'input': '").append(member.input).append("'");
+        if (!member.context.empty()) error.message.append(", 'ctx': ").append(member.context);
+        error.message += "}";
+    }
+    error.param = path(*members.begin());
     return error;
 }
+
+ApiError invalid_body(InvalidMember member) { return invalid_body({std::move(member)}); }
 
 ApiError not_found_model(std::string message) {
     return {404, "NotFoundError", std::move(message), "model"};

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/api/format.h"
 
+#include <cstdio>
+
 namespace sluice::engine {
 
 const Format& format_of(Api api) {
@@ -54,7 +56,14 @@ std::uint32_t cached_tokens(const Answer& answer) {
     return kv->remote_prefill_cached_tokens.value_or(prompt_tokens(answer));
 }
 
-std::string usage_json(const Answer& answer, bool in_chunk) {
+std::string fingerprint(const Answer& answer) {
+    char digits[17];
+    std::snprintf(digits, sizeof digits, "%016llx",
+                  static_cast<unsigned long long>(hash_text(answer.options.model)));
+    return "vllm-" + answer.options.version + "-" + std::string(digits, 8);
+}
+
+std::string usage_json(const Answer& answer, UsageIn place) {
     const std::uint32_t prompt = prompt_tokens(answer);
     const std::uint32_t completion = completion_tokens(answer);
     json::JsonText json;
@@ -63,9 +72,11 @@ std::string usage_json(const Answer& answer, bool in_chunk) {
     if (answer.options.prompt_tokens_details) {
         json.key("prompt_tokens_details").begin_object().member("audio_tokens", nullptr);
         json.member("cached_tokens", cached_tokens(answer)).end_object();
-    } else if (!in_chunk) {
+    } else if (place == UsageIn::Whole) {
         json.member("prompt_tokens_details", nullptr);
     }
+    if (place == UsageIn::Whole || place == UsageIn::ChatChunk)
+        json.member("completion_tokens_details", nullptr);
     return std::move(json.end_object().text);
 }
 

@@ -71,8 +71,12 @@ const Format& messages_format();
 std::string_view finish_name(FinishReason reason);
 std::uint32_t prompt_tokens(const Answer& answer);
 std::uint32_t completion_tokens(const Answer& answer);
-// {"prompt_tokens":...}; as vLLM writes it in chunks, or whole with its nulls.
-std::string usage_json(const Answer& answer, bool in_chunk);
+// {"prompt_tokens":...}. Which of its empty members are written as null differs from place to
+// place.
+enum class UsageIn : std::uint8_t { Whole, Chunk, ChatChunk, LastChunk };
+std::string usage_json(const Answer& answer, UsageIn place);
+// "vllm-VERSION-" and a hash of the settings.
+std::string fingerprint(const Answer& answer);
 std::uint32_t cached_tokens(const Answer& answer);
 void append_token_ids(json::JsonText& json, const Answer& answer, const std::vector<Token>& tokens);
 void append_stop_reason(json::JsonText& json, const Choice& choice);

@@ -21,8 +21,24 @@ std::string plain_number(double value) {
 void check_range(const Json& body, const char* name, double low, double high, const char* words) {
     const auto value = number_member(body, name);
     if (value && !(*value >= low && *value <= high))
-        refuse(bad_request(
-            std::string(name) + " must be " + words + ", got " + plain_number(*value) + ".", name));
+        refuse(name == std::string_view("top_p")
+                   ? bad_value("top_p must be " + std::string(words) + ", got " +
+                                   plain_number(*value) + ".",
+                               name, plain_number(*value))
+                   : bad_request(std::string(name) + " must be " + words + ", got " +
+                                 plain_number(*value) + "."));
+}
+
+// An element of a list, by the same rules as integer_member().
+ApiError not_an_integer(const char* name, std::size_t index, const Json& value) {
+    std::string place = std::string(name) + "." + std::to_string(index);
+    if (value.is_string())
+        return invalid_body(
+            {"int_parsing", std::move(place),
+             "Input should be a valid integer, unable to parse string as an integer",
+             python_input(&value)});
+    return invalid_body(
+        {"int_type", std::move(place), "Input should be a valid integer", python_input(&value)});
 }
 
 void read_stops(const Json& body, GenerateRequest& request) {
@@ -33,25 +49,28 @@ void read_stops(const Json& body, GenerateRequest& request) {
         } else if (stop->is_array()) {
             for (const Json& each : *stop) {
                 if (!each.is_string())
-                    refuse(invalid_body("string_type", name, "Input should be a valid string"));
+                    refuse(invalid_body({"string_type", std::string(name) + ".0",
+                                         "Input should be a valid string", python_input(&each)}));
                 request.stop.push_back(each.get<std::string>());
             }
         } else {
-            refuse(invalid_body("string_type", name, "Input should be a valid string"));
+            const std::string input = python_input(stop);
+            refuse(invalid_body({{"string_type", name, "Input should be a valid string", input},
+                                 {"list_type", name, "Input should be a valid list", input}}));
         }
     }
     if (request.stop.size() > kStopsMax) refuse(bad_request("too many stop strings", name));
     for (const std::string& stop : request.stop) {
-        if (stop.empty()) refuse(bad_request("stop cannot contain an empty string.", name));
+        if (stop.empty()) refuse(bad_request("stop cannot contain an empty string."));
         if (stop.size() > kStopBytesMax) refuse(bad_request("a stop string is too long", name));
     }
     if (const Json* ids = find_member(body, "stop_token_ids")) {
         if (!ids->is_array())
-            refuse(invalid_body("list_type", "stop_token_ids", "Input should be a valid list"));
-        for (const Json& id : *ids) {
-            if (!id.is_number_unsigned())
-                refuse(
-                    invalid_body("int_type", "stop_token_ids", "Input should be a valid integer"));
+            refuse(invalid_body({"list_type", "stop_token_ids", "Input should be a valid list",
+                                 python_input(ids)}));
+        for (std::size_t i = 0; i < ids->size(); ++i) {
+            const Json& id = (*ids)[i];
+            if (!id.is_number_unsigned()) refuse(not_an_integer("stop_token_ids", i, id));
             request.stop_token_ids.push_back(static_cast<Token>(id.get<std::uint64_t>()));
         }
     }
@@ -62,11 +81,12 @@ void read_stream(const Json& body, GenerateRequest& request) {
     const Json* stream_options = find_member(body, "stream_options");
     if (stream_options == nullptr) return;
     if (!stream_options->is_object())
-        refuse(invalid_body("model_attributes_type", "stream_options",
-                            "Input should be a valid dictionary"));
+        refuse(invalid_body({"model_attributes_type", "stream_options",
+                             "Input should be a valid dictionary or object to extract fields from",
+                             python_input(stream_options)}));
     if (!request.stream)
-        refuse(bad_request("Stream options can only be defined when `stream=True`.",
-                           "stream_options"));
+        refuse(
+            bad_value("Stream options can only be defined when `stream=True`.", "stream_options"));
     request.include_usage = bool_member(*stream_options, "include_usage", false);
     request.continuous_usage =
         request.include_usage && bool_member(*stream_options, "continuous_usage_stats", false);
@@ -74,20 +94,20 @@ void read_stream(const Json& body, GenerateRequest& request) {
 
 // n > 1 needs chance to differ.
 void read_choices(const Json& body, GenerateRequest& request) {
+    if (request.api == Api::Completions && body.contains("n") && body["n"].is_null())
+        refuse(invalid_body({"int_type", "n", "Input should be a valid integer", "None"}));
     const auto n = integer_member(body, "n").value_or(1);
-    if (n < 1) refuse(bad_request("n must be at least 1, got " + std::to_string(n) + ".", "n"));
+    if (n < 1) refuse(bad_request("n must be at least 1, got " + std::to_string(n) + "."));
     if (n > kChoicesMax)
-        refuse(bad_request(
-            "n must be at most " + std::to_string(kChoicesMax) + ", got " + std::to_string(n) + ".",
-            "n"));
+        refuse(bad_request("n must be at most " + std::to_string(kChoicesMax) + ", got " +
+                           std::to_string(n) + "."));
     const double temperature = number_member(body, "temperature").value_or(1);
     if (temperature < 0)
-        refuse(
-            bad_request("temperature must be non-negative, got " + plain_number(temperature) + ".",
-                        "temperature"));
+        refuse(bad_value("temperature must be non-negative, got " + plain_number(temperature) + ".",
+                         "temperature", plain_number(temperature)));
     if (n > 1 && temperature < 1e-5)
-        refuse(bad_request("n must be 1 when using greedy sampling, got " + std::to_string(n) + ".",
-                           "n"));
+        refuse(
+            bad_request("n must be 1 when using greedy sampling, got " + std::to_string(n) + "."));
     request.n = static_cast<std::uint32_t>(n);
 }
 
@@ -117,24 +137,24 @@ void read_lengths(const Json& body, const EngineOptions& options, GenerateReques
     if (max_tokens) {
         const std::int64_t least = request.echo ? 0 : 1;
         if (*max_tokens < least)
-            refuse(bad_request(
-                "max_tokens must be at least 1, got " + std::to_string(*max_tokens) + ".", name));
+            refuse(
+                bad_value("max_tokens must be at least 1, got " + std::to_string(*max_tokens) + ".",
+                          name, std::to_string(*max_tokens)));
         if (*max_tokens > options.timing.max_model_len)
-            refuse(bad_request("max_tokens=" + std::to_string(*max_tokens) +
-                                   " cannot be greater than max_model_len=" +
-                                   std::to_string(options.timing.max_model_len) + ".",
-                               name));
+            refuse(bad_value("max_tokens=" + std::to_string(*max_tokens) +
+                                 " cannot be greater than max_model_len=" +
+                                 std::to_string(options.timing.max_model_len) +
+                                 ". Please request fewer output tokens.",
+                             name, std::to_string(*max_tokens)));
         request.max_tokens = static_cast<std::uint32_t>(*max_tokens);
     }
     if (min_tokens < 0)
         refuse(bad_request("min_tokens must be greater than or equal to 0, got " +
-                               std::to_string(min_tokens) + ".",
-                           "min_tokens"));
+                           std::to_string(min_tokens) + "."));
     if (max_tokens && min_tokens > *max_tokens)
         refuse(bad_request(
             "min_tokens must be less than or equal to max_tokens=" + std::to_string(*max_tokens) +
-                ", got " + std::to_string(min_tokens) + ".",
-            "min_tokens"));
+            ", got " + std::to_string(min_tokens) + "."));
     request.min_tokens = static_cast<std::uint32_t>(
         std::min<std::int64_t>(min_tokens, options.timing.max_model_len));
 }
@@ -149,7 +169,11 @@ void read_sampling(const Json& body, const EngineOptions& options, GenerateReque
     request.return_token_ids = bool_member(body, "return_token_ids", false);
     request.ignore_eos = bool_member(body, "ignore_eos", false);
     request.include_stop = bool_member(body, "include_stop_str_in_output", false);
+    integer_member(body, "seed");  // its kind is checked; nothing here is drawn
     read_choices(body, request);
+    if (const auto top_k = integer_member(body, "top_k"); top_k && *top_k < -1)
+        refuse(bad_request("top_k must be 0 (disable), or at least 1, got " +
+                           std::to_string(*top_k) + "."));
     check_range(body, "top_p", 1e-9, 1, "in (0, 1]");
     check_range(body, "presence_penalty", -2, 2, "in [-2, 2]");
     check_range(body, "frequency_penalty", -2, 2, "in [-2, 2]");

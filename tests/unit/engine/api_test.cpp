@@ -27,11 +27,14 @@ TEST_F(ApiAnswers, AChatAnswerHasVllmsBytes) {
         R"("choices":[{"index":0,"message":{"role":"assistant","content":")" +
             text +
             R"(","refusal":null,"annotations":null,)"
-            R"("audio":null,"function_call":null,"tool_calls":[],"reasoning":null},)"
-            R"("logprobs":null,"finish_reason":"length","stop_reason":null,"token_ids":null}],"service_tier":null,)"
-            R"("system_fingerprint":null,"usage":{"prompt_tokens":14,"total_tokens":16,"completion_tokens":2,)"
-            R"("prompt_tokens_details":null},"prompt_logprobs":null,"prompt_token_ids":null,"prompt_text":null,)"
-            R"("kv_transfer_params":null})");
+            R"("audio":null,"function_call":null,"reasoning":null},)"
+            R"("logprobs":null,"finish_reason":"length","stop_reason":null,"token_ids":null,)"
+            R"("routed_experts":null}],"service_tier":null,)"
+            R"("system_fingerprint":"vllm-0.33.0-b9307215",)"
+            R"("usage":{"prompt_tokens":14,"total_tokens":16,"completion_tokens":2,)"
+            R"("prompt_tokens_details":null,"completion_tokens_details":null},)"
+            R"("prompt_logprobs":null,"prompt_token_ids":null,"prompt_text":null,)"
+            R"("kv_transfer_params":null,"ec_transfer_params":null,"metrics":null})");
 }
 
 TEST_F(ApiAnswers, AChatStreamHasVllmsChunks) {
@@ -55,11 +58,12 @@ TEST_F(ApiAnswers, AChatStreamHasVllmsChunks) {
         R"("logprobs":null,"finish_reason":null,"token_ids":null}],"kv_transfer_params":null})"));
     EXPECT_TRUE(
         events[2].ends_with(R"("finish_reason":"length","stop_reason":null,"token_ids":null}],)"
-                            R"("system_fingerprint":null,"kv_transfer_params":null})"));
+                            R"("kv_transfer_params":null})"));
     EXPECT_EQ(
         events[3],
         head +
-            R"("choices":[],"usage":{"prompt_tokens":14,"total_tokens":16,"completion_tokens":2}})");
+            R"("choices":[],"usage":{"prompt_tokens":14,"total_tokens":16,"completion_tokens":2},)"
+            R"("system_fingerprint":"vllm-0.33.0-b9307215"})");
     EXPECT_EQ(events[4], "[DONE]");
     EXPECT_EQ(answer.text(), ask(kChat, chat("hello", 2)).text());
 }

@@ -44,7 +44,8 @@ TEST_F(Refusals, BodiesThatAreNoRequest) {
              {R"({"messages":[{"role":"user","content":"x"}],"kv_transfer_params":"x"})",
               "body.kv_transfer_params"},
              {R"({"messages":[1]})", "body.messages"},
-             {R"({"messages":[{"role":"user","content":"x"}],"stream":"yes"})", "body.stream"}}) {
+             {R"({"messages":[{"role":"user","content":"x"}],"stream":"perhaps"})",
+              "body.stream"}}) {
         const Json found = error(kChat, body, "Content-Type: application/json\r\n");
         EXPECT_EQ(found["type"], "Bad Request") << body;
         EXPECT_EQ(found["code"], 400) << body;
@@ -65,15 +66,18 @@ TEST_F(Refusals, MeaninglessValues) {
     expect({{"max_tokens", 0}}, "max_tokens", "max_tokens must be at least 1, got 0.");
     expect({{"max_tokens", 2000}}, "max_tokens", "max_model_len=1024");
     expect({{"temperature", -1}}, "temperature", "temperature must be non-negative, got -1.0.");
-    expect({{"min_tokens", 9}}, "min_tokens",
+    expect({{"min_tokens", 9}}, nullptr,
            "min_tokens must be less than or equal to max_tokens=8, got 9.");
     expect({{"stream_options", {{"include_usage", true}}}}, "stream_options", "`stream=True`");
-    expect({{"messages", Json::array()}}, "messages", "messages");
-    expect({{"n", 0}}, "n", "n must be at least 1, got 0.");
-    expect({{"n", 2}, {"temperature", 0}}, "n", "n must be 1 when using greedy sampling, got 2.");
+    expect({{"messages", Json::array()}}, nullptr, "empty conversation");
+    expect({{"n", 0}}, nullptr, "n must be at least 1, got 0.");
+    expect({{"n", 2}, {"temperature", 0}}, nullptr,
+           "n must be 1 when using greedy sampling, got 2.");
     expect({{"top_p", 0}}, "top_p", "top_p must be in (0, 1]");
-    expect({{"stop", ""}}, "stop", "empty");
-    expect({{"tool_choice", "required"}}, nullptr, "--tool-call-parser");
+    expect({{"stop", ""}}, nullptr, "empty");
+    expect({{"tool_choice", "required"}}, "tool_choice", "`tools` must be set");
+    expect({{"tools", Json::array({{{"type", "function"}}})}, {"tool_choice", "required"}}, nullptr,
+           "--tool-call-parser");
     expect({{"tools", Json::array({{{"type", "function"}}})}}, nullptr,
            "--enable-auto-tool-choice");
     expect({{"stream", true}, {"temperature", -1}}, "temperature",
@@ -97,7 +101,7 @@ TEST_F(Refusals, UnknownModelsButNoModelIsFine) {
     EXPECT_EQ(found["type"], "NotFoundError");
     EXPECT_EQ(found["param"], "model");
     EXPECT_EQ(found["message"],
-              "The model `nope` does not exist. Valid aliases: `Qwen/Qwen2.5-7B-Instruct`");
+              "The model `nope` does not exist. Valid aliases: Qwen/Qwen2.5-7B-Instruct.");
     EXPECT_EQ(wait(post(*engine, kChat, chat("no model").dump())).status, 200);
     Json unknown = chat("unknown member");
     unknown["surprise"] = 1;
@@ -110,7 +114,9 @@ TEST_F(Refusals, OtherMediaTypes) {
          {"Content-Type: text/plain\r\n", "Content-Type: application/x-www-form-urlencoded\r\n"}) {
         const Json found = error(kChat, body, type);
         EXPECT_EQ(found["code"], 400);
-        EXPECT_EQ(found["message"], "Unsupported Media Type: Only 'application/json' is allowed");
+        EXPECT_EQ(
+            found["message"],
+            "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed");
     }
     EXPECT_EQ(wait(post(*engine, kChat, body, "Content-Type: application/json; charset=utf-8\r\n"))
                   .status,
