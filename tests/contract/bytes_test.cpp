@@ -52,7 +52,7 @@ TEST_P(Bytes, ShuffledBlocksOfAFullPool) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Bytes, testing::Values("tcp"));
+INSTANTIATE_TEST_SUITE_P(All, Bytes, testing::Values("tcp", "shm"));
 
 }  // namespace
 }  // namespace sluice::transport

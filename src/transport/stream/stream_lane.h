@@ -80,7 +80,7 @@ protected:
     void break_down(Status status, int os = 0);
     void queue_ack(const FrameHeader& about, Status status);
     // Sent before anything else, with descriptors at its first byte.
-    void send_message_now(FrameHeader header, std::vector<std::byte> payload,
+    void send_message_now(FrameHeader header, std::span<const std::byte> payload,
                           std::span<const int> descriptors);
     bool up() const { return state_ == State::Up; }
     LaneHost& host() { return *host_; }
@@ -165,7 +165,7 @@ private:
     } tx_;
     Parts parts_;
     std::vector<FrameHeader> control_, control_going_;
-    std::vector<std::byte> message_out_, message_going_;
+    std::vector<std::byte> message_out_, message_going_, payload_out_;
     std::vector<int> descriptors_out_;
 };
 

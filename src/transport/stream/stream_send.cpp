@@ -131,10 +131,12 @@ bool StreamLane::begin_frame_of(Part& part) {
     header.epoch = post.ticket.epoch;
     header.part = parts_.name_of(part);
     if (!builds_frames()) {
-        const bool started = start_message(part, header, message_out_);
+        const bool started = start_message(part, header, payload_out_);
         post.gate.leave();
         parts_.all_sent(part);
-        return started && next_send();
+        if (!started) return false;
+        send_message_now(header, payload_out_, {});
+        return next_send();
     }
     const auto cut = post.placement.cut(part.place, part.end_unit - part.next_unit,
                                         context_.options.frame_bytes_max);
@@ -219,7 +221,7 @@ void StreamLane::revoke(Post& post) {
     end_part(*found, Status::Revoked);
 }
 
-void StreamLane::send_message_now(FrameHeader header, std::vector<std::byte> payload,
+void StreamLane::send_message_now(FrameHeader header, std::span<const std::byte> payload,
                                   std::span<const int> descriptors) {
     header.length = static_cast<std::uint32_t>(payload.size());
     seal(header);

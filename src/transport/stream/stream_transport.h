@@ -55,7 +55,7 @@ protected:
 
     const StreamContext& context() const { return context_; }
     const Region* find_region(RegionId id);
-    std::span<const Region> regions() const { return regions_; }
+    bool has_lanes() const { return !lanes_.empty(); }
 
 private:
     enum class Phase : std::uint8_t { Free, Open, Closing, Done };
