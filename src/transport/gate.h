@@ -40,7 +40,7 @@ public:
 
     bool quiet() const { return inside_.load(std::memory_order_seq_cst) == 0; }
 
-    [[nodiscard]] bool enter(std::uint64_t epoch) {
+    [[nodiscard]] bool enter([[maybe_unused]] std::uint64_t epoch) {
         inside_.fetch_add(1, std::memory_order_seq_cst);
 #ifdef SLUICE_TEST_UNFENCED
         // No epochs, no revoking, as in the field. Only to see the fence's tests fail without it.
