@@ -75,7 +75,8 @@ struct Range {
     std::uint32_t piece_bytes = 0;
     std::uint64_t offset = 0;
     std::uint64_t block_stride = 0;
-    Repeat inner, outer;
+    Repeat inner{};
+    Repeat outer{};
     std::uint32_t first_block = 0;
     std::uint32_t block_count = 0;
 
