@@ -273,6 +273,10 @@ Slice Exchange::write_answer_fields() {
                       between(timeline_.prefill_began,
                               prefill_done_ ? timeline_.prefill_ended : timeline_.first_content));
         }
+        if (prefill_done_ && answer_.is_event_stream()) {
+            writer.append(", kv_wait;dur=");
+            append_ms(writer, between(timeline_.prefill_ended, timeline_.first_content));
+        }
         writer.append(", first_token;dur=");
         append_ms(writer, between(timeline_.began, timeline_.first_content));
         if (timeline_.attempts > 1) {
