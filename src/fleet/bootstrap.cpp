@@ -18,7 +18,6 @@ using Reply = std::expected<BootstrapReply, std::string>;
 
 struct Registered {
     DataParallelRank rank;
-    std::uint64_t workers = 0;
 };
 
 std::string shown(std::string_view text) {
@@ -43,18 +42,42 @@ bool is_engine_id(std::string_view id) {
            std::all_of(id.begin(), id.end(), plain);
 }
 
-std::expected<std::uint64_t, std::string> count_workers(dom::element value, std::string_view key) {
+// "tcp://10.0.0.1:41000"
+io::Address parse_worker_address(std::string_view text) {
+    constexpr std::string_view kScheme = "tcp://";
+    const auto colon = text.rfind(':');
+    if (!text.starts_with(kScheme) || colon < kScheme.size()) return {};
+    std::string_view host = text.substr(kScheme.size(), colon - kScheme.size());
+    if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+    const auto port = parse_rank(text.substr(colon + 1));
+    if (!port || *port == 0 || *port > 65535) return {};
+    const auto address = io::Address::from_ip(host, static_cast<std::uint16_t>(*port));
+    return address ? *address : io::Address();
+}
+
+std::expected<std::vector<RankWorker>, std::string> read_workers(dom::element value,
+                                                                 std::string_view key) {
     dom::object by_tensor_rank;
     if (value.get(by_tensor_rank) != simdjson::SUCCESS)
         return std::unexpected("worker_addr of rank " + shown(key) + " is not an object");
-    std::uint64_t workers = 0;
+    std::vector<RankWorker> workers;
     for (const dom::key_value_pair tensor : by_tensor_rank) {
         dom::object by_pipeline_rank;
         if (tensor.value.get(by_pipeline_rank) != simdjson::SUCCESS)
             return std::unexpected("worker_addr of rank " + shown(key) +
                                    " is not an object of objects");
-        workers += by_pipeline_rank.size();
+        for (const dom::key_value_pair pipeline : by_pipeline_rank) {
+            std::string_view address;
+            RankWorker& worker = workers.emplace_back();
+            const auto tp = parse_rank(tensor.key);
+            const auto pp = parse_rank(pipeline.key);
+            // What cannot be read is no reason to refuse the prefill: only the relay needs it.
+            if (!tp || !pp || pipeline.value.get(address) != simdjson::SUCCESS) continue;
+            worker = {*tp, *pp, parse_worker_address(address)};
+        }
     }
+    std::ranges::sort(workers, {},
+                      [](const RankWorker& each) { return std::pair(each.tp_rank, each.pp_rank); });
     return workers;
 }
 
@@ -86,9 +109,9 @@ std::expected<Registered, std::string> read_rank(std::string_view key, dom::elem
         } else if (member.key == "worker_addr") {
             if (std::exchange(has_workers, true))
                 return std::unexpected("rank " + shown(key) + " has two members worker_addr");
-            const auto workers = count_workers(member.value, key);
+            auto workers = read_workers(member.value, key);
             if (!workers) return std::unexpected(workers.error());
-            found.workers = *workers;
+            found.rank.workers = std::move(*workers);
         }
     }
     if (found.rank.engine_id.empty())
@@ -129,7 +152,7 @@ Reply parse_bootstrap_reply(std::string_view body) {
     for (Registered& one : all) {
         if (!reply.ranks.empty() && reply.ranks.back().rank == one.rank.rank)
             return std::unexpected("it has rank " + std::to_string(one.rank.rank) + " twice");
-        const std::uint64_t words[] = {one.rank.rank, one.workers};
+        const std::uint64_t words[] = {one.rank.rank, one.rank.workers.size()};
         reply.shape = hash_bytes({reinterpret_cast<const char*>(words), sizeof words}, reply.shape);
         reply.ranks.push_back(std::move(one.rank));
     }

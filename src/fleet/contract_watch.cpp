@@ -25,7 +25,9 @@ http::UpstreamOptions probe_connections(const KeeperContext& context) {
 bool is_restart(const std::vector<DataParallelRank>& before,
                 const std::vector<DataParallelRank>& now) {
     const auto lives_on = [&](const DataParallelRank& old) {
-        return std::ranges::find(now, old) != now.end();
+        return std::ranges::any_of(now, [&](const DataParallelRank& each) {
+            return each.rank == old.rank && each.engine_id == old.engine_id;
+        });
     };
     return !std::ranges::all_of(before, lives_on);
 }

@@ -58,10 +58,19 @@ struct alignas(64) InstanceState {
 };
 static_assert(sizeof(InstanceState) == 64, "a leg touches one cache line of its instance");
 
+struct RankWorker {
+    std::uint32_t tp_rank = 0;
+    std::uint32_t pp_rank = 0;
+    io::Address address;  // its side channel; !valid(): not numeric
+
+    friend bool operator==(const RankWorker&, const RankWorker&) = default;
+};
+
 struct DataParallelRank {
     std::uint32_t rank = 0;
     // Printable ASCII without quotes and backslashes (bootstrap.h): may be written as it is.
     std::string engine_id;
+    std::vector<RankWorker> workers = {};  // sorted
 
     friend bool operator==(const DataParallelRank&, const DataParallelRank&) = default;
 };
