@@ -133,6 +133,7 @@ void describe_fleet(const pd::ProxyOptions& options) {
 
 int serve(pd::ProxyOptions options, const ProcessOptions& process) {
     options.keeper.log = [](std::string_view line) { obs::log_info(line); };
+    options.relay.log = [](std::string_view line) { obs::log_warning(line); };
     const auto first = fleet::make_fleet(options.prefill, options.decode, options.keeper.connector);
     if (!first) throw std::runtime_error(first.error());
 
@@ -155,7 +156,7 @@ int serve(pd::ProxyOptions options, const ProcessOptions& process) {
     };
     options.keeper.on_published = wake_all;  // a sleeping worker would not see it
     fleet::ThreadResolver resolver(wake_all);
-    pd::Shared shared(options, fleet);
+    pd::Shared shared(options, fleet, count);
     shared.access_log = access_log.get();
     for (std::size_t i = 0; i < count; ++i) {
         auto worker = Worker::make(shared, capabilities);

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/proxy_flags.h"
 
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cstdlib>
@@ -26,6 +29,7 @@ struct Raw {
     std::string policy, prefill_policy = "least_loaded", decode_policy = "least_loaded";
     std::string log_level = "info", log_format = "text";
     std::uint64_t buffer_bytes = 1ULL << 30;
+    std::string kv_relay = "control", kv_relay_listen;
     bool no_pin = false;
 };
 
@@ -60,6 +64,22 @@ void declare(FlagSet& flags, Raw& raw, ProxyCommandLine& out) {
                  "Which decode instance gets it");
     flags.flag("--decode-fallback", proxy.decode_fallback,
                "Let a decode instance do its own prefill when no prefill instance can serve");
+
+    flags.group("KV relay (mooncake)");
+    flags.choice(
+        "--kv-relay", raw.kv_relay, {"control", "off"},
+        "control: decodes ask the proxy for a prefill's blocks; it hands the request on when "
+        "they are there, and answers at once when the prefill failed");
+    flags.text("--kv-relay-listen", raw.kv_relay_listen,
+               "HOST or HOST:PORT for decodes to ask at; with a port, also the next ones, one for "
+               "each prefill worker. Default: the address this host has towards the decodes, and "
+               "ports that the kernel gives");
+    flags.text("--kv-relay-host", proxy.relay.host,
+               "Address that decodes must use for it, if that is another one");
+    flags.number(
+        "--kv-relay-early", proxy.relay.early, 0, 1000,
+        "Requests that a prefill worker may be handed before it is known to be done (of its "
+        "seats, 20 with vLLM's num_workers of 10)");
 
     flags.group("Clients");
     flags.text("--host", raw.host, "Address to listen on");
@@ -216,6 +236,60 @@ io::Address parse_listen(const std::string& flag, const std::string& text) {
                     "\" is not an address and does not resolve; allowed are " + allowed);
 }
 
+// What this host is called on the way to `peer`: no packet is sent for it.
+std::optional<io::Address> address_towards(const io::Address& peer) {
+    if (peer.is_unix()) return io::Address::from_ip("127.0.0.1", 0).value();
+    const int fd = ::socket(peer.family(), SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return std::nullopt;
+    sockaddr_storage own{};
+    socklen_t size = sizeof own;
+    const bool known = ::connect(fd, peer.raw(), peer.size()) == 0 &&
+                       ::getsockname(fd, reinterpret_cast<sockaddr*>(&own), &size) == 0;
+    ::close(fd);
+    if (!known) return std::nullopt;
+    return io::Address::from_sockaddr(reinterpret_cast<sockaddr*>(&own), size);
+}
+
+std::string host_of(const io::Address& address) {
+    std::string text = address.text();
+    text.resize(text.rfind(':'));
+    return text.starts_with('[') ? text.substr(1, text.size() - 2) : text;
+}
+
+// Where decodes find the relay. Of several ways to decodes one that is not the loopback: an
+// instance on this host can use that, too.
+io::Address relay_address(const std::string& text, const pd::ProxyOptions& proxy) {
+    if (!text.empty()) {
+        const bool bare_v6 = std::ranges::count(text, ':') > 1 && text.front() != '[';
+        const bool has_port =
+            !bare_v6 && text.rfind(':') != std::string::npos && text.back() != ']';
+        if (has_port) {
+            const io::Address given = parse_listen("--kv-relay-listen", text);
+            if (!given.is_unix()) return given;
+        } else if (const auto host = io::Address::from_ip(text, 0)) {
+            return *host;
+        }
+        throw FlagError("--kv-relay-listen: \"" + text + "\" is not HOST or HOST:PORT");
+    }
+    io::Address best = io::Address::from_ip("127.0.0.1", 0).value();
+    for (const fleet::InstanceSpec& spec : proxy.decode) {
+        const auto url = fleet::parse_url(spec.url);
+        if (!url || spec.url.starts_with("unix:")) continue;
+        auto peer = io::Address::from_ip(url->host, url->port);
+        if (!peer) {
+            const auto found = fleet::look_up_with_getaddrinfo(url->host, url->port);
+            if (!found || found->empty()) continue;
+            peer = found->front();
+        }
+        const auto own = address_towards(*peer);
+        if (!own) continue;
+        const std::string host = host_of(*own);
+        best = io::Address::from_ip(host, 0).value_or(best);
+        if (!host.starts_with("127.") && host != "::1") break;
+    }
+    return best;
+}
+
 void read_key_file(const std::string& path, std::vector<std::string>& keys) {
     std::ifstream file(path);
     if (!file) throw FlagError("--api-key-file: \"" + path + "\" is not a file that can be read");
@@ -298,6 +372,8 @@ ProxyCommandLine parse_proxy_command_line(const std::string& command,
     }
     proxy.prefill_policy = *fleet::parse_policy(raw.prefill_policy);
     proxy.decode_policy = *fleet::parse_policy(raw.decode_policy);
+    proxy.relay.enabled = raw.kv_relay == "control";
+    if (proxy.relay.enabled) proxy.relay.listen = relay_address(raw.kv_relay_listen, proxy);
     proxy.api_keys = raw.api_keys;
     if (!raw.api_key_file.empty()) read_key_file(raw.api_key_file, proxy.api_keys);
     proxy.keeper.upstream_api_key = proxy.upstream_api_key;

@@ -3,8 +3,7 @@
 // dialect.cpp.
 //
 // A dialect says in which order the legs start, what each is told, what P's answer means for D, and
-// whether a prefill that nobody waits for any more is better finished or cut. Later: when P's part
-// is known to be done or lost, for a relay that stands in the hand-over itself. Threads: any;
+// whether a prefill that nobody waits for any more is better finished or cut. Threads: any;
 // dialects have no state.
 #pragma once
 
@@ -26,6 +25,9 @@ struct AttemptFacts {
     const fleet::Instance* prefill = nullptr;
     const fleet::DataParallelRank* rank = nullptr;  // of the prefill, if it has ranks
     std::string_view transfer_id;                   // never used twice
+    // Whom D is to ask for the blocks: P's own, or the KV relay's (src/relay).
+    std::string_view bootstrap_url;
+    std::string_view engine_id;
 };
 
 class Dialect {
@@ -42,6 +44,9 @@ public:
     // Sequential: whether P's answer must carry kv_transfer_params (their absence is a failed
     // prefill).
     virtual bool answer_carries_params() const { return order() == LegOrder::Sequential; }
+
+    // D's pull may go through the KV relay.
+    virtual bool can_be_relayed() const { return false; }
 
     // The exchange is over for P (the client left, or D failed) while its prefill runs: whether to
     // let it finish. `decode_may_pull`: D has been sent its request, so it may be waiting for these

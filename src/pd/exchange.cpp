@@ -129,6 +129,9 @@ void Exchange::on_phase_timer() {
             return answer_error(503, "no capacity became free within --queue-timeout",
                                 Outcome::Overload);
         case Phase::Trying:
+            // P has not refused by now, so it can be expected to have accepted.
+            if (relayed_ && decode_->sent())
+                return proxy_.relay_->accept_likely(transfer_.transfer);
             return start_decode();
         case Phase::BackingOff:
             phase_ = Phase::Trying;
@@ -187,6 +190,7 @@ void Exchange::end_prefill_leg() {
 
 void Exchange::end_legs() {
     if (Leg* leg = std::exchange(decode_, nullptr)) leg->cancel();
+    close_transfer();
     end_prefill_leg();
     phase_timer_.cancel();
     idle_timer_.cancel();
@@ -315,6 +319,7 @@ void Exchange::commit() {
         proxy_.report(*proxy_.fleet_->prefill[timeline_.prefill_index].state,
                       fleet::Outcome::Success);
     const Slice lines = write_answer_fields();
+    close_transfer();
     end_prefill_leg();
     client_->release_request();
     client_->start_response(answer_.status(), lines.view(), answer_.content_length());
@@ -377,6 +382,7 @@ void Exchange::count_client_bytes(std::size_t bytes) {
 
 void Exchange::finish(Outcome outcome, std::uint16_t status) {
     ASSERT(phase_ != Phase::Done);
+    close_transfer();
     timeline_.status = status;
     count_end(outcome);
     phase_ = Phase::Done;

@@ -27,6 +27,7 @@
 #include "pd/leg_message.h"
 #include "pd/metrics.h"
 #include "pd/routes.h"
+#include "relay/relay.h"
 #include "pd/timeline.h"
 
 namespace sluice::pd {
@@ -44,7 +45,7 @@ struct AttemptFailure {
     Outcome outcome = Outcome::UpstreamError;
 };
 
-class Exchange final : private LegEvents, public ListNode<Exchange> {
+class Exchange final : private LegEvents, private relay::TransferEvents, public ListNode<Exchange> {
 public:
     Exchange(Proxy& proxy, http::ServerConnection& client, const Route& route);
     ~Exchange();
@@ -74,6 +75,16 @@ private:
     void start_prefill();
     void start_decode();
     Duration decode_delay();
+    AttemptFacts attempt_facts() const;
+    bool prefill_suspect() const;
+
+    // -- the KV relay (exchange_relay.cpp)
+    void open_transfer();
+    void close_transfer();
+    void on_no_pull() override;
+    bool relay_unreachable(std::uint16_t decode_status);
+    void go_direct();
+    bool prefill_has_stopped();
     LegHeadFacts leg_head_facts() const;
     void write_attempt_ids();
 
@@ -119,6 +130,9 @@ private:
     bool whole_on_decode_ = false;  // this attempt has no prefill leg
     bool prefill_done_ = false;
     bool decode_may_pull_ = false;     // D was sent its request, so it may wait for P's blocks
+    bool relayed_ = false;             // D is told to pull through the KV relay
+    bool direct_only_ = false;         // D did not reach it
+    bool stopped_early_ = false;       // P ended at its first token, so D serves it alone
     bool blame_both_ = false;          // a failure behind P's 200 may be either's
     std::uint64_t tried_prefill_ = 0;  // bit per instance that failed this exchange
     std::uint64_t tried_decode_ = 0;
@@ -127,6 +141,7 @@ private:
     std::string request_id_;
     std::string leg_request_id_;
     std::string transfer_id_;
+    relay::Relay::Opened transfer_;  // if relayed_
 
     const Dialect* dialect_ = nullptr;
     fleet::DataParallelRank rank_;  // of this attempt

@@ -43,8 +43,8 @@ void Exchange::attempt() {
     prefill_params_.clear();
     dialect_ = nullptr;
     timeline_.forget_legs();
-    whole_on_decode_ =
-        route_.serve != Serve::PrefillDecode || scan_.whole_on_decode != WholeOnDecode::No;
+    whole_on_decode_ = route_.serve != Serve::PrefillDecode ||
+                       scan_.whole_on_decode != WholeOnDecode::No || stopped_early_;
     answer_.reset(route_.api, route_.serve != Serve::PrefillDecode);
     write_attempt_ids();
     if (!choose_instances()) return;
@@ -92,17 +92,27 @@ bool Exchange::choose_instances() {
     decode_ = proxy_.new_leg(*this, *decode);
     decode_->enter_load(0);
     timeline_.decode_index = decode->index;
+    if (prefill != nullptr && dialect_->can_be_relayed()) open_transfer();
     return true;
+}
+
+AttemptFacts Exchange::attempt_facts() const {
+    const fleet::Instance& prefill = proxy_.fleet_->prefill[timeline_.prefill_index];
+    AttemptFacts facts{&prefill, &rank_, transfer_id_, prefill.bootstrap_url, rank_.engine_id};
+    if (relayed_) {
+        facts.bootstrap_url = transfer_.bootstrap_url;
+        facts.engine_id = transfer_.engine_id;
+    }
+    return facts;
 }
 
 void Exchange::start_prefill() {
     const fleet::Instance& instance = proxy_.fleet_->prefill[timeline_.prefill_index];
-    AttemptFacts attempt_facts{&instance, &rank_, transfer_id_};
     LegHeadFacts head_facts = leg_head_facts();
     if (!instance.ranks.empty()) head_facts.rank = &rank_;
     SliceQueue message =
         make_prefill_message(client_->texts(), client_->request(), client_->body(), scan_,
-                             route_.api, instance, head_facts, *dialect_, attempt_facts);
+                             route_.api, instance, head_facts, *dialect_, attempt_facts());
     if (message.empty()) {
         end_legs();
         return answer_error(503, "out of buffer memory", Outcome::Overload);
@@ -113,8 +123,19 @@ void Exchange::start_prefill() {
                    proxy_.options_.prefill_timeout, false);
     if (dialect_->order() == LegOrder::Sequential) return;
     const Duration delay = decode_delay();
-    if (delay <= Duration::zero()) return start_decode();
-    proxy_.loop_.arm(phase_timer_, delay);
+    // Its pull waits with the relay, so D need not.
+    if (delay <= Duration::zero() || (relayed_ && !prefill_suspect())) start_decode();
+    if (delay > Duration::zero()) {
+        if (prefill_ != nullptr) proxy_.loop_.arm(phase_timer_, delay);
+    } else if (relayed_) {
+        proxy_.relay_->accept_likely(transfer_.transfer);
+    }
+}
+
+bool Exchange::prefill_suspect() const {
+    const fleet::InstanceState& state = *proxy_.fleet_->prefill[timeline_.prefill_index].state;
+    return state.consecutive_failures.load(std::memory_order_relaxed) > 0 ||
+           state.ids_doubtful.load(std::memory_order_relaxed);
 }
 
 Duration Exchange::decode_delay() {
@@ -133,14 +154,10 @@ void Exchange::start_decode() {
         message = make_plain_message(client_->texts(), client_->request(), client_->body(),
                                      instance, leg_head_facts());
     } else {
-        AttemptFacts attempt_facts;
-        if (!whole_on_decode_)
-            attempt_facts = {&proxy_.fleet_->prefill[timeline_.prefill_index], &rank_,
-                             transfer_id_};
-        message =
-            make_decode_message(client_->texts(), client_->request(), client_->body(), scan_,
-                                instance, leg_head_facts(), whole_on_decode_ ? nullptr : dialect_,
-                                attempt_facts, prefill_params_);
+        message = make_decode_message(
+            client_->texts(), client_->request(), client_->body(), scan_, instance,
+            leg_head_facts(), whole_on_decode_ ? nullptr : dialect_,
+            whole_on_decode_ ? AttemptFacts() : attempt_facts(), prefill_params_);
     }
     if (message.empty()) {
         end_legs();
@@ -151,6 +168,7 @@ void Exchange::start_decode() {
     decode_may_pull_ = !whole_on_decode_;
     decode_->send(proxy_.pool(fleet::Role::Decode, timeline_.decode_index), std::move(message),
                   kForever, client_->is_head_method());
+    if (relayed_) proxy_.relay_->decode_sent(transfer_.transfer);
     arm_first_token_timer();
 }
 

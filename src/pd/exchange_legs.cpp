@@ -60,7 +60,7 @@ void Exchange::on_leg_body(Leg& leg, Slice bytes) {
     }
     timeline_.prefill_in += bytes.size;
     // P's answer matters when it is an error, or when D must be told what it says.
-    if (leg.status() < 300 && !dialect_->answer_carries_params()) return;
+    if (leg.status() < 300 && !dialect_->answer_carries_params() && !relayed_) return;
     if (prefill_text_.size() + bytes.size > limits::kPrefillAnswerMax) {
         AttemptFailure failure;
         failure.message = "the prefill instance's answer is too large";
@@ -96,6 +96,7 @@ void Exchange::on_leg_failed(Leg& leg, const LegFailure& failure) {
         if (!failure.timed_out && !failure.client.is_local())
             leg.state().ids_doubtful.store(true, std::memory_order_relaxed);
         leg.state().refresh_wanted.store(true, std::memory_order_relaxed);
+        if (relayed_) proxy_.relay_->failed(transfer_.transfer, false);
         return attempt_failed(std::move(attempt));
     }
     decode_ = nullptr;
@@ -157,12 +158,17 @@ void Exchange::prefill_done() {
             return attempt_failed(std::move(failure));
         }
     }
+    if (relayed_) {
+        if (prefill_has_stopped()) return;
+        proxy_.relay_->ready(transfer_.transfer);
+    }
     if (!decode_->sent()) return start_decode();
     arm_first_token_timer();
 }
 
 void Exchange::prefill_refused(std::uint16_t status) {
     if (phase_ != Phase::Trying) return;
+    if (relayed_) proxy_.relay_->failed(transfer_.transfer, true);
     AttemptFailure failure;
     failure.status = status;
     failure.retryable = worth_retrying(status);
@@ -199,6 +205,7 @@ void Exchange::decode_verdict(DecodeAnswer::Verdict verdict) {
 
 void Exchange::decode_refused() {
     const std::uint16_t status = answer_.refused_status();
+    if (relayed_ && relay_unreachable(status)) return go_direct();
     AttemptFailure failure;
     failure.status = status;
     failure.retryable = worth_retrying(status);

@@ -79,6 +79,7 @@ void Leg::on_response_body(Slice bytes) {
 }
 
 void Leg::on_response_end() {
+    answered_ = true;
     // The load is left before anybody decides anything on it.
     if (events_ == nullptr) report(status_ < 500 ? Outcome::Success : Outcome::Neutral);
     LegEvents* events = events_;

@@ -57,6 +57,14 @@ public:
     // Lets it finish by itself.
     void detach();
     bool detached() const { return events_ == nullptr; }
+    // Detached, it has a transfer of the KV relay that waits for its end.
+    void detach_for(Handle transfer) {
+        transfer_ = transfer;
+        detach();
+    }
+    Handle transfer() const { return transfer_; }
+    // The answer came whole.
+    bool answered() const { return answered_; }
 
     void set_reading(bool wanted) { request_.set_reading(wanted); }
     bool sent() const { return sent_; }
@@ -95,6 +103,8 @@ private:
     bool in_load_ = false;
     bool reported_ = false;
     bool ended_ = false;
+    bool answered_ = false;
+    Handle transfer_;
 };
 
 }  // namespace sluice::pd

@@ -2,6 +2,7 @@
 #include "pd/local_routes.h"
 
 #include "base/version.h"
+#include "pd/relay_metrics.h"
 
 namespace sluice::pd {
 
@@ -92,7 +93,9 @@ void LocalRoutes::metrics() {
         process.log_lines = log->lines();
         process.log_lost = log->lost();
     }
-    const std::string text = render_metrics(proxy_.shared_.metrics, *proxy_.fleet_, process);
+    std::string text = render_metrics(proxy_.shared_.metrics, *proxy_.fleet_, process);
+    if (proxy_.shared_.relay != nullptr)
+        text += render_relay_metrics(*proxy_.shared_.relay, *proxy_.fleet_);
     client_.respond(200, "text/plain; version=0.0.4; charset=utf-8", text);
 }
 

@@ -9,6 +9,7 @@
 #include "fleet/keeper.h"
 #include "fleet/policy.h"
 #include "http/server_connection.h"
+#include "relay/board.h"
 
 namespace sluice::pd {
 
@@ -49,6 +50,8 @@ struct ProxyOptions {
     double retry_budget = 0.2;                               // retries per request, on average
     Duration decode_delay_max =
         std::chrono::milliseconds(50);  // how long D's leg may wait for P's refusal
+
+    relay::RelayOptions relay;
 
     bool expose_instances = false;
 };

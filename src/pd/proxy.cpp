@@ -57,6 +57,10 @@ Proxy::Proxy(io::Loop& loop, Shared& shared, std::uint64_t seed)
     if (shared_.access_log != nullptr) access_log_ = &shared_.access_log->add_writer();
     pace_.resize(fleet_->prefill.size());
     shared_.admission.add_worker(loop_.io());
+    const std::uint32_t number = shared_.proxies++;
+    if (shared_.relay == nullptr) return;
+    relay_ = std::make_unique<relay::Relay>(loop_, *shared_.relay, number, rng_);
+    follow_prefills();
 }
 
 Proxy::~Proxy() { ASSERT(finished()); }
@@ -72,10 +76,12 @@ void Proxy::shut_down() {
     drain();
     server_.shut_down();
     legs_.for_each([](Leg& leg) { leg.cancel(); });
+    if (relay_ != nullptr && exchanges_.size() == 0) relay_->stop();
 }
 
 bool Proxy::finished() const {
     if (!server_.finished() || exchanges_.size() != 0 || legs_.size() != 0) return false;
+    if (relay_ != nullptr && !relay_->finished()) return false;
     for (const auto& pools : pools_)
         for (const auto& pool : pools)
             if (pool->open() != 0) return false;
@@ -214,6 +220,9 @@ void Proxy::leave(Exchange& exchange, bool was_admitted) {
     }
     if (!was_admitted) return;
     shared_.admission.leave();
+    // Workers that drain serve each other's pulls until the last request has ended.
+    if (draining_ && shared_.relay != nullptr && shared_.admission.in_flight() == 0)
+        for (std::size_t i = 0; i < shared_.relay->workers(); ++i) shared_.relay->wake(i);
     if (waiting_.empty()) shared_.admission.wake_waiting_workers(loop_.io());
     // This worker's own waiters get their turn when the loop is quiescent.
 }
@@ -297,6 +306,8 @@ void Proxy::report(fleet::InstanceState& state, fleet::Outcome outcome) {
 // -- ends: objects are freed when nothing of theirs is on the stack
 
 void Proxy::leg_ended(Leg& leg) {
+    if (leg.transfer().valid() && relay_ != nullptr)
+        relay_->prefill_over(leg.transfer(), leg.answered() && leg.status() < 300);
     ended_legs_.push_back(&leg);
     loop_.defer(free_ended_);
 }
@@ -317,6 +328,11 @@ void Proxy::free_ended() {
 
 void Proxy::between_turns() {
     if (fleet_.refresh()) follow_fleet();
+    if (relay_ != nullptr) {
+        relay_->between_turns();
+        if (draining_ && exchanges_.size() == 0 && shared_.admission.in_flight() == 0)
+            relay_->stop();
+    }
     if (!waiting_.empty()) admit_waiting();
     // The turn that the pulse itself made is no work.
     if (!pulse_.armed() && loop_.io().counters().turns != turns_at_pulse_) {
@@ -335,6 +351,27 @@ void Proxy::follow_fleet() {
     for (const fleet::Role role : {fleet::Role::Prefill, fleet::Role::Decode})
         for (const fleet::Instance& instance : fleet_->of(role))
             if (instance.address.valid()) pool(role, instance.index).set_address(instance.address);
+    if (relay_ != nullptr) follow_prefills();
+}
+
+void Proxy::follow_prefills() {
+    std::vector<relay::KnownPrefill> known;
+    for (const fleet::Instance& instance : fleet_->prefill) {
+        const Dialect* dialect = dialect_of(instance.dialect);
+        if (dialect == nullptr || !dialect->can_be_relayed()) continue;
+        relay::KnownPrefill& prefill = known.emplace_back();
+        prefill.index = instance.index;
+        for (const fleet::DataParallelRank& rank : instance.ranks) {
+            relay::KnownPrefill::Rank& each = prefill.ranks.emplace_back();
+            each.engine_id = rank.engine_id;
+            for (const fleet::RankWorker& worker : rank.workers)
+                if (worker.address.valid())
+                    each.workers.push_back({worker.tp_rank, worker.pp_rank, worker.address, 0});
+            // A worker that we cannot reach would have nobody stand for it.
+            if (each.workers.size() != rank.workers.size()) each.workers.clear();
+        }
+    }
+    relay_->follow(known);
 }
 
 void Proxy::note_gauges() {

@@ -27,15 +27,19 @@ namespace sluice::pd {
 
 // What all workers of a process share.
 struct Shared {
-    Shared(const ProxyOptions& options_in, fleet::Fleet& fleet_in)
+    Shared(const ProxyOptions& options_in, fleet::Fleet& fleet_in, std::size_t workers = 1)
         : options(options_in),
           fleet(fleet_in),
-          admission(options_in.in_flight_max, options_in.queue_max) {}
+          admission(options_in.in_flight_max, options_in.queue_max) {
+        if (options.relay.enabled) relay = std::make_unique<relay::Board>(options.relay, workers);
+    }
 
     const ProxyOptions& options;
     fleet::Fleet& fleet;
     Admission admission;
     AccessLog* access_log = nullptr;            // before the workers are made
+    std::unique_ptr<relay::Board> relay;        // nullptr: decodes are driven directly
+    std::uint32_t proxies = 0;                  // made so far: the next one's number
     std::vector<const WorkerMetrics*> metrics;  // of every worker, before they start
     std::atomic<bool> draining{false};          // /ready says no from here on
 };
@@ -102,6 +106,7 @@ private:
     bool authorized(const http::ServerConnection& client) const;
     void admit_waiting();
     void follow_fleet();
+    void follow_prefills();
     void note_gauges();
     void on_pulse();
     void free_ended();
@@ -119,6 +124,7 @@ private:
     std::uint64_t picks_[2] = {};
     std::vector<PrefillPace> pace_;  // by prefill instance
     std::vector<std::unique_ptr<http::UpstreamPool>> pools_[2];
+    std::unique_ptr<relay::Relay> relay_;
     Slab<Exchange> exchanges_;
     Slab<Leg> legs_;
     IntrusiveList<Exchange> waiting_;

@@ -333,7 +333,7 @@ void Relay::asked(const Note& note) {
     // The same decode again: its first pull was given up, or has been answered.
     for (const Seen& seen : transfer->seen)
         if (seen.listener == note.listener && seen.who == note.peer) return refuse(metrics_.stale);
-    if (transfer->state == State::Failed) return refuse(metrics_.refused);
+    if (transfer->state == State::Failed || transfer->abandoned) return refuse(metrics_.refused);
     Board::Way& way = board_.ways[transfer->decode];
     if (!way.proven.load(std::memory_order_relaxed)) {
         way.proven.store(true, std::memory_order_relaxed);
@@ -462,9 +462,9 @@ void Relay::block_way(Handle handle, std::string_view decode_url) {
 }
 
 // The attempt is over, however it ended.
-void Relay::close(Handle handle) {
+bool Relay::close(Handle handle, bool prefill_runs) {
     Transfer* transfer = transfers_.get(handle);
-    if (transfer == nullptr || transfer->events == nullptr) return;
+    if (transfer == nullptr || transfer->events == nullptr) return false;
     transfer->events = nullptr;
     transfer->timer.cancel();
     for (std::size_t i = 0; i < transfer->seen.size(); ++i) {
@@ -478,8 +478,28 @@ void Relay::close(Handle handle) {
         std::ranges::any_of(transfer->seen, [](const Seen& seen) { return seen.gone_on; });
     if (transfer->state == State::Ready) release(*transfer);
     // Other ranks of the decode may still come, and the prefill goes on.
-    if (transfer->state == State::Pending && gone_on && !complete(*transfer) && !stopped_)
-        return loop_.arm(transfer->timer, kOrphanTime);
+    if (transfer->state == State::Pending && gone_on && !complete(*transfer) && !stopped_) {
+        loop_.arm(transfer->timer, kOrphanTime);
+        return false;
+    }
+    transfer->abandoned =
+        transfer->state == State::Pending && !gone_on && prefill_runs && !stopped_;
+    if (transfer->abandoned) {
+        loop_.arm(transfer->timer, kReleaseWithin);
+        return true;
+    }
+    transfers_.erase(*transfer);
+    return false;
+}
+
+void Relay::prefill_over(Handle handle, bool done) {
+    Transfer* transfer = transfers_.get(handle);
+    if (transfer == nullptr || !transfer->abandoned) return;
+    transfer->ready_at = loop_.now();
+    if (done) {
+        transfer->seen.clear();  // all were answered by us
+        release(*transfer);
+    }
     transfers_.erase(*transfer);
 }
 

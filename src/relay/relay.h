@@ -93,7 +93,11 @@ public:
     bool way_doubtful(Handle transfer);
     // It cannot: drive it directly for a while.
     void block_way(Handle transfer, std::string_view decode_url);
-    void close(Handle transfer);
+    // `prefill_runs`: its leg has not ended. True: let it finish, and say so with prefill_over(),
+    // for a prefill that was cut may have been done just before, and would hold its blocks.
+    bool close(Handle transfer, bool prefill_runs = false);
+    // `done`: it answered 200.
+    void prefill_over(Handle transfer, bool done);
 
     const RelayMetrics& metrics() const { return metrics_; }
     void stop();
@@ -121,6 +125,7 @@ private:
         State state = State::Pending;
         bool accept_likely = false;
         bool decode_sent = false;
+        bool abandoned = false;  // closed, and its prefill runs
         std::uint32_t prefill = 0;
         std::uint32_t decode = 0;
         std::uint32_t tp_size = 1;  // of the prefill

@@ -40,7 +40,10 @@ std::shared_ptr<const fleet::FleetSnapshot> make_snapshot(int prefills, int deco
             if (role == fleet::Role::Prefill) {
                 instance.dialect = nixl ? fleet::DialectKind::Nixl : fleet::DialectKind::Mooncake;
                 instance.bootstrap_url = "http://" + host + ":8998";
-                if (!nixl) instance.ranks = {{0, "engine-" + std::to_string(i)}};
+                if (!nixl)
+                    instance.ranks = {{0,
+                                       "engine-" + std::to_string(i),
+                                       {{0, 0, *io::Address::from_ip(host, 41000)}}}};
             }
             to.push_back(std::move(instance));
         }
@@ -109,6 +112,10 @@ public:
         options_.queue_max = 4;
         options_.prefill_policy = options_.decode_policy =
             static_cast<fleet::PolicyKind>(rng_.below(3));
+        options_.relay.enabled = !nixl && rng_.chance(0.75);
+        options_.relay.listen = *io::Address::from_ip("10.0.0.1", 8998);
+        options_.relay.early = static_cast<std::uint32_t>(rng_.below(4) * 3);
+        relayed_ = options_.relay.enabled;
         shared_ = std::make_unique<pd::Shared>(options_, *fleet_);
 
         for (int i = 0; i < prefills; ++i) {
@@ -117,14 +124,20 @@ public:
                 *host.loop, ledger_, rng_, scenario_.prefill, "engine-" + std::to_string(i), nixl));
             prefills_.back()->peer().listen(
                 fleet_->load()->prefill[static_cast<std::size_t>(i)].address);
+            const std::string ip = "10.0.1." + std::to_string(i + 1);
+            if (!nixl)
+                prefills_.back()->sender().listen(*io::Address::from_ip(ip, 41000),
+                                                  *io::Address::from_ip(ip, 8998));
         }
         for (int i = 0; i < decodes; ++i) {
             Host& host = add_host("decode");
             decodes_.push_back(
-                std::make_unique<SimDecode>(*host.loop, ledger_, rng_, scenario_.decode));
+                std::make_unique<SimDecode>(*host.loop, ledger_, rng_, scenario_.decode, i));
             decodes_.back()->peer().listen(
                 fleet_->load()->decode[static_cast<std::size_t>(i)].address);
         }
+        for (std::size_t i = 0; i < prefills_.size() && !nixl; ++i)
+            if (rng_.chance(0.3)) restart_later(i);
         Host& proxy_host = add_host("proxy");
         proxy_ = std::make_unique<pd::Proxy>(*proxy_host.loop, *shared_, seed);
         shared_->metrics.push_back(&proxy_->metrics());
@@ -147,9 +160,10 @@ public:
             return true;
         })) << "some request never ended:\n"
             << unfinished();
+        check_hand_overs();
         proxy_->shut_down();
-        for (auto& prefill : prefills_) prefill->peer().stop();
-        for (auto& decode : decodes_) decode->peer().stop();
+        for (auto& prefill : prefills_) prefill->stop();
+        for (auto& decode : decodes_) decode->stop();
         ASSERT_TRUE(world_.run_until([&] { return all_finished(); }))
             << "something is still in flight";
         for (const auto& snapshot_role : {fleet_->load()->prefill, fleet_->load()->decode})
@@ -177,6 +191,10 @@ public:
     }
 
     const ClientTally& tally() const { return tally_; }
+    const KvLedger& kv() const { return ledger_.kv; }
+    const relay::RelayMetrics* relay() const {
+        return shared_->relay == nullptr ? nullptr : &relayed_counts_;
+    }
 
 private:
     struct Host {
@@ -212,10 +230,51 @@ private:
     bool all_finished() const {
         if (!proxy_->finished()) return false;
         for (const auto& prefill : prefills_)
-            if (!const_cast<SimPrefill&>(*prefill).peer().finished()) return false;
+            if (!prefill->finished()) return false;
         for (const auto& decode : decodes_)
-            if (!const_cast<SimDecode&>(*decode).peer().finished()) return false;
+            if (!decode->finished()) return false;
         return true;
+    }
+
+    // Every pull ended once; what the relay was asked it has answered.
+    void check_hand_overs() {
+        const auto pending = [&] {
+            if (shared_->relay != nullptr)
+                for (const auto& early : shared_->relay->early)
+                    if (early.load() != 0) return true;
+            for (const auto& decode : decodes_)
+                if (!decode->quiet()) return true;
+            return false;
+        };
+        ASSERT_TRUE(world_.run_until([&] { return !pending(); })) << "a pull never ended";
+        const KvLedger& kv = ledger_.kv;
+        EXPECT_EQ(kv.ok + kv.failed + kv.lost + kv.given_up, kv.pulls);
+        if (shared_->relay != nullptr) {
+            const relay::RelayMetrics& counts = *shared_->relay->metrics()[0];
+            relayed_counts_.handed_on.set(counts.handed_on.value());
+            relayed_counts_.handed_early.set(counts.handed_early.value());
+            relayed_counts_.refused.set(counts.refused.value());
+            relayed_counts_.stale.set(counts.stale.value());
+            relayed_counts_.released.set(counts.released.value());
+            relayed_counts_.way_blocked.set(counts.way_blocked.value());
+            // What was handed on has ended.
+            EXPECT_LE(counts.handed_on.value(), counts.completed.value() + counts.failed.value());
+        }
+        for (const std::string& violation : kv.violations) ADD_FAILURE() << violation;
+    }
+
+    // A prefill begins a new life, and the keeper has seen it some time later.
+    void restart_later(std::size_t i) {
+        world_.after(std::chrono::milliseconds(rng_.below(200)), [this, i] {
+            const std::string id =
+                "engine-" + std::to_string(i) + "-life" + std::to_string(++lives_);
+            prefills_[i]->sender().restart(id);
+            world_.after(std::chrono::milliseconds(rng_.below(300)), [this, i, id] {
+                auto next = std::make_shared<fleet::FleetSnapshot>(*fleet_->load());
+                next->prefill[i].ranks[0].engine_id = id;
+                fleet_->publish(std::move(next));
+            });
+        });
     }
 
     Scenario scenario_;
@@ -227,6 +286,9 @@ private:
     pd::ProxyOptions options_;
     std::unique_ptr<fleet::Fleet> fleet_;
     std::unique_ptr<pd::Shared> shared_;
+    bool relayed_ = false;
+    relay::RelayMetrics relayed_counts_;  // as they were when all had ended
+    int lives_ = 0;
     std::vector<std::unique_ptr<SimPrefill>> prefills_;
     std::vector<std::unique_ptr<SimDecode>> decodes_;
     std::unique_ptr<pd::Proxy> proxy_;
@@ -243,6 +305,8 @@ TEST(ProxySimulation, EveryRequestEndsOnceAndNothingIsLeft) {
     const std::uint64_t only = number_from_environment("SLUICE_SEED", 0);
     const std::uint64_t seeds = only != 0 ? only : number_from_environment("SLUICE_SEEDS", kSeeds);
     ClientTally all;
+    KvLedger kv;
+    relay::RelayMetrics relayed;
     for (std::uint64_t seed = only != 0 ? only : 1; seed <= seeds; ++seed) {
         PdWorld world(seed);
         world.run();
@@ -251,6 +315,20 @@ TEST(ProxySimulation, EveryRequestEndsOnceAndNothingIsLeft) {
         all.refused += world.tally().refused;
         all.broken += world.tally().broken;
         all.left += world.tally().left;
+        kv.pulls += world.kv().pulls;
+        kv.ok += world.kv().ok;
+        kv.failed += world.kv().failed;
+        kv.lost += world.kv().lost;
+        kv.given_up += world.kv().given_up;
+        kv.unknown += world.kv().unknown;
+        if (const relay::RelayMetrics* counts = world.relay()) {
+            relayed.handed_on.add(counts->handed_on.value());
+            relayed.handed_early.add(counts->handed_early.value());
+            relayed.refused.add(counts->refused.value());
+            relayed.stale.add(counts->stale.value());
+            relayed.released.add(counts->released.value());
+            relayed.way_blocked.add(counts->way_blocked.value());
+        }
         if (HasFailure())
             FAIL()
                 << "reproduce with: SLUICE_SEED=" << seed
@@ -261,6 +339,27 @@ TEST(ProxySimulation, EveryRequestEndsOnceAndNothingIsLeft) {
         static_cast<unsigned long long>(all.asked), static_cast<unsigned long long>(all.right),
         static_cast<unsigned long long>(all.refused), static_cast<unsigned long long>(all.broken),
         static_cast<unsigned long long>(all.left));
+    const auto number = [](std::uint64_t value) { return static_cast<unsigned long long>(value); };
+    std::printf(
+        "%llu pulls: %llu ok, %llu failed, %llu lost their connection, %llu given up; %llu for an "
+        "id "
+        "that the prefill never had\n",
+        number(kv.pulls), number(kv.ok), number(kv.failed), number(kv.lost), number(kv.given_up),
+        number(kv.unknown));
+    std::printf(
+        "relay: %llu handed on, %llu of them early; %llu refused, %llu stale, %llu released, %llu "
+        "ways blocked\n",
+        number(relayed.handed_on.value()), number(relayed.handed_early.value()),
+        number(relayed.refused.value()), number(relayed.stale.value()),
+        number(relayed.released.value()), number(relayed.way_blocked.value()));
+    if (only == 0) {
+        EXPECT_GT(relayed.handed_on.value(), 0u);
+        EXPECT_GT(relayed.handed_early.value(), 0u);
+        EXPECT_GT(relayed.refused.value(), 0u);
+        EXPECT_GT(relayed.stale.value(), 0u);
+        EXPECT_GT(relayed.released.value(), 0u);
+        EXPECT_GT(relayed.way_blocked.value(), 0u);
+    }
     EXPECT_GT(all.right, 0u);
     EXPECT_GT(all.refused + all.broken + all.left, 0u);
 }

@@ -97,7 +97,8 @@ std::uint64_t run_load(const LoadPlan& plan) {
             loop.run_turn(std::chrono::milliseconds(100));
     }
     run.pool.drain();
-    for (int turns = 0; run.pool.open() > 0 && turns < 1000; ++turns)
+    for (const Instant end = MonotonicClock::now() + std::chrono::seconds(10);
+         run.pool.open() > 0 && MonotonicClock::now() < end;)
         loop.run_turn(std::chrono::milliseconds(10));
     return run.ended;
 }

@@ -119,7 +119,7 @@ SimPrefill::SimPrefill(io::Loop& loop, Ledger& ledger, Rng& rng, const Misbehavi
     : ledger_(ledger),
       rng_(rng),
       bad_(bad),
-      engine_id_(std::move(engine_id)),
+      sender_(loop, ledger.kv, rng, std::move(engine_id)),
       nixl_(nixl),
       peer_(loop, [this](RawConnection& c, const RawRequest& r) { answer(c, r); }) {}
 
@@ -139,13 +139,13 @@ void SimPrefill::answer(RawConnection& connection, const RawRequest& request) {
     Ledger::Transfer& entry = ledger_.transfers[transfer];
     if (++entry.prefills > 1) ledger_.violation("a transfer id was used twice on P: " + transfer);
     entry.prompt = id;
-    entry.engine_id = engine_id_;
+    entry.engine_id = sender_.engine_id();
 
     const std::string params =
         nixl_
             ? R"({"do_remote_prefill":true,"do_remote_decode":false,"remote_block_ids":[[1,2]],"x":{"new":[1]},)"
               R"("transfer_id":")" +
-                  transfer + "\",\"remote_engine_id\":\"" + engine_id_ + "\"}"
+                  transfer + "\",\"remote_engine_id\":\"" + sender_.engine_id() + "\"}"
             : std::string("null");
     const std::string good =
         answer_of(200, "application/json",
@@ -154,6 +154,7 @@ void SimPrefill::answer(RawConnection& connection, const RawRequest& request) {
     connection.after(delay, [this, &connection, good, transfer] {
         if (misbehave(connection, rng_, bad_, good)) return;
         ledger_.transfers[transfer].ready = true;
+        if (!nixl_) sender_.ready(transfer);
         connection.send(good);
         connection.next_request();
     });
@@ -161,10 +162,11 @@ void SimPrefill::answer(RawConnection& connection, const RawRequest& request) {
 
 // -- decode
 
-SimDecode::SimDecode(io::Loop& loop, Ledger& ledger, Rng& rng, const Misbehaviour& bad)
+SimDecode::SimDecode(io::Loop& loop, Ledger& ledger, Rng& rng, const Misbehaviour& bad, int number)
     : ledger_(ledger),
       rng_(rng),
       bad_(bad),
+      puller_(loop, ledger.kv, number),
       peer_(loop, [this](RawConnection& c, const RawRequest& r) { answer(c, r); }) {}
 
 void SimDecode::answer(RawConnection& connection, const RawRequest& request) {
@@ -181,6 +183,17 @@ void SimDecode::answer(RawConnection& connection, const RawRequest& request) {
     if (++entry.decodes > 1) ledger_.violation("a transfer id was used twice on D: " + transfer);
     if (member_of(request.body, "do_remote_prefill") != "true")
         ledger_.violation("D without its parameters");
+    const std::string bootstrap = member_of(request.body, "remote_bootstrap_addr");
+    const std::string engine = member_of(request.body, "remote_engine_id");
+    if (!bootstrap.empty()) {
+        // As D's scheduler would: some time after the request has come.
+        connection.after(std::chrono::microseconds(rng_.below(5000)),
+                         [this, &connection, bootstrap, engine, transfer, id, stream] {
+                             wait_for_pull(connection, puller_.pull(bootstrap, engine, transfer),
+                                           transfer, id, stream);
+                         });
+        return;
+    }
     connection.after(std::chrono::microseconds(rng_.below(5000)),
                      [this, &connection, transfer, id, stream] {
                          wait_for_prefill(connection, transfer, id, stream, 0);
@@ -203,6 +216,25 @@ void SimDecode::wait_for_prefill(RawConnection& connection, std::string transfer
         return;
     }
     if (entry.prompt != std::to_string(id)) ledger_.violation("D got another prompt's KV");
+    serve(connection, id, stream);
+}
+
+void SimDecode::wait_for_pull(RawConnection& connection,
+                              std::shared_ptr<SimPuller::Outcome> outcome, std::string transfer,
+                              std::uint64_t id, bool stream) {
+    if (*outcome == SimPuller::Outcome::Pending) {
+        connection.after(4ms, [this, &connection, outcome, transfer, id, stream] {
+            wait_for_pull(connection, outcome, transfer, id, stream);
+        });
+        return;
+    }
+    if (*outcome == SimPuller::Outcome::Failed) {
+        connection.send(error_answer(500));
+        connection.next_request();
+        return;
+    }
+    if (ledger_.transfers[transfer].prompt != std::to_string(id))
+        ledger_.violation("D got another prompt's KV");
     serve(connection, id, stream);
 }
 

@@ -15,6 +15,7 @@
 
 #include "base/rng.h"
 #include "support/raw_http_peer.h"
+#include "support/sim_kv.h"
 
 namespace sluice::test {
 
@@ -42,6 +43,7 @@ struct Ledger {
         std::string engine_id;
     };
     std::map<std::string, Transfer> transfers;
+    KvLedger kv;
     std::vector<std::string> violations;  // empty at the end, or the test fails
 
     void violation(std::string what) { violations.push_back(std::move(what)); }
@@ -56,31 +58,46 @@ public:
     SimPrefill(io::Loop& loop, Ledger& ledger, Rng& rng, const Misbehaviour& bad,
                std::string engine_id, bool nixl);
     RawHttpPeer& peer() { return peer_; }
+    SimSender& sender() { return sender_; }
+    void stop() {
+        peer_.stop();
+        sender_.stop();
+    }
+    bool finished() const { return peer_.finished() && sender_.finished(); }
 
 private:
     void answer(RawConnection& connection, const RawRequest& request);
     Ledger& ledger_;
     Rng& rng_;
     const Misbehaviour& bad_;
-    std::string engine_id_;
+    SimSender sender_;
     bool nixl_;
     RawHttpPeer peer_;
 };
 
 class SimDecode {
 public:
-    SimDecode(io::Loop& loop, Ledger& ledger, Rng& rng, const Misbehaviour& bad);
+    SimDecode(io::Loop& loop, Ledger& ledger, Rng& rng, const Misbehaviour& bad, int number);
     RawHttpPeer& peer() { return peer_; }
+    void stop() {
+        peer_.stop();
+        puller_.stop();
+    }
+    bool finished() const { return peer_.finished() && puller_.finished(); }
+    bool quiet() const { return puller_.quiet(); }  // no pull is under way
 
 private:
     void answer(RawConnection& connection, const RawRequest& request);
     void wait_for_prefill(RawConnection& connection, std::string transfer_id, std::uint64_t id,
                           bool stream, int polls);
+    void wait_for_pull(RawConnection& connection, std::shared_ptr<SimPuller::Outcome> outcome,
+                       std::string transfer_id, std::uint64_t id, bool stream);
     void serve(RawConnection& connection, std::uint64_t id, bool stream);
     void stream_events(RawConnection& connection, std::uint64_t id, int next, int cut_at);
     Ledger& ledger_;
     Rng& rng_;
     const Misbehaviour& bad_;
+    SimPuller puller_;
     RawHttpPeer peer_;
 };
 

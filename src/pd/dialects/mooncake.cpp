@@ -24,13 +24,15 @@ public:
                              std::string_view) const override {
         out.append(
             R"({"do_remote_decode":false,"do_remote_prefill":true,"remote_bootstrap_addr":")");
-        out.append(attempt.prefill->bootstrap_url);
+        out.append(attempt.bootstrap_url);
         out.append(R"(","remote_engine_id":")");
-        out.append(attempt.rank->engine_id);
+        out.append(attempt.engine_id);
         out.append(R"(","transfer_id":")");
         out.append(attempt.transfer_id);
         out.append("\"}");
     }
+
+    bool can_be_relayed() const override { return true; }
 
     // Cutting a prefill that D waits for pins D's blocks for up to 480 s and one of P's sender
     // seats with them; a finished one is pushed and both sides are free at once. One that no D will
