@@ -158,7 +158,7 @@ protected:
 // of the files, or was counted as dropped.
 TEST_F(AccessLogTest, NothingIsLostUncountedOverRotations) {
     constexpr int kRecords = 20'000;
-    constexpr int kRotations = 8;
+    constexpr int kRotations = 5;
     const auto log = open(path_);
     ASSERT_NE(log, nullptr);
     AccessLog::Writer* writers[] = {&log->add_writer(), &log->add_writer()};
@@ -180,7 +180,7 @@ TEST_F(AccessLogTest, NothingIsLostUncountedOverRotations) {
             std::filesystem::rename(path_, path_ + "." + std::to_string(moved++));
             log->reopen();
         }
-        std::this_thread::yield();
+        std::this_thread::sleep_for(1ms);
     }
     threads.clear();
     log->stop();
