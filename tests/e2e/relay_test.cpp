@@ -28,7 +28,7 @@ protected:
         plan.decodes = decodes;
         plan.abort_timeout_seconds = "60";
         plan.engine_flags = {"--sim-itl-ms", "1", "--sim-output-tokens", "10"};
-        plan.proxy_flags = {"--retries", "0"};
+        plan.proxy_flags = {"--kv-relay", "control", "--retries", "0"};
         return plan;
     }
     static Json state(const EngineProcess& engine) {
@@ -187,7 +187,7 @@ TEST_F(RelayTest, APrefillThatEndsAtItsFirstTokenIsAnsweredByTheDecodeAlone) {
 
 TEST_F(RelayTest, ADecodeThatNeverPullsLeavesNothingOnThePrefill) {
     FleetPlan two = plan(1, 2);
-    two.proxy_flags = {"--retries", "2", "--first-token-timeout", "1"};
+    two.proxy_flags = {"--kv-relay", "control", "--retries", "2", "--first-token-timeout", "1"};
     start(two);
     for (int i = 0; i < 8; ++i) ASSERT_EQ(chat("both" + std::to_string(i)).status, 200);
     const double released = metric("sluice_relay_released_total");
@@ -208,7 +208,7 @@ TEST_F(RelayTest, ADecodeThatNeverPullsLeavesNothingOnThePrefill) {
 
 TEST_F(RelayTest, AKilledDecodeIsReplacedAndNothingStaysHeld) {
     FleetPlan two = plan(1, 2);
-    two.proxy_flags = {"--retries", "2"};
+    two.proxy_flags = {"--kv-relay", "control", "--retries", "2"};
     start(two);
     for (int i = 0; i < 8; ++i) ASSERT_EQ(chat("both" + std::to_string(i)).status, 200);
     const std::string right = single("killed");
@@ -230,7 +230,7 @@ TEST_F(RelayTest, AKilledDecodeIsReplacedAndNothingStaysHeld) {
 
 TEST_F(RelayTest, TwoHundredClientsThatLeaveAtRandomLeaveNothing) {
     FleetPlan some = plan(2, 2);
-    some.proxy_flags = {"--workers", "2"};
+    some.proxy_flags = {"--kv-relay", "control", "--workers", "2"};
     some.engine_flags = {"--sim-ttft-ms", "20", "--sim-itl-ms", "5", "--sim-output-tokens", "20"};
     start(some);
     for (int i = 0; i < 4; ++i) ASSERT_EQ(chat("first").status, 200);
@@ -317,7 +317,7 @@ TEST_F(RelayTest, WithASilentWayToItRequestsAreServedDirectly) {
 
 TEST_F(RelayTest, OffMeansThatDecodesAskThePrefillItself) {
     FleetPlan off = plan(1, 1);
-    off.proxy_flags.insert(off.proxy_flags.end(), {"--kv-relay", "off"});
+    off.proxy_flags = {"--kv-relay", "off"};
     start(off);
     EXPECT_EQ(text_of(chat("off").body), single("off"));
     EXPECT_EQ(metric("sluice_relay_transfers_total"), -1);
