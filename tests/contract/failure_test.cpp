@@ -75,7 +75,6 @@ protected:
 TEST_P(Failure, ARevokedLandingReportsTrulyWhatCame) {
     start();
     const Shape shape{300, 65536, 3};
-    std::uint32_t partly = 0;
     for (int i = 0; i < 40; ++i) {
         std::memset(memory.at(0), 0, kPoolBytes);
         const auto ticket = open(shape);
@@ -86,8 +85,7 @@ TEST_P(Failure, ARevokedLandingReportsTrulyWhatCame) {
         const auto ended = node.wait(Event::Landing);
         ASSERT_TRUE(ended);
         EXPECT_EQ(ended->status, Status::Revoked);
-        const auto landed = check_landed_blocks(shape, *ticket, 50 + i);
-        partly += landed > 0 && landed < shape.blocks;
+        check_landed_blocks(shape, *ticket, 50 + i);
         node->release(*ticket);
         const auto post = sender->wait_completion();
         ASSERT_TRUE(post);

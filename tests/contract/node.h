@@ -39,7 +39,9 @@ private:
 std::array<std::byte, 32> token(unsigned char first);
 // For peers that are alive however slow the machine: only tests about silence notice any.
 inline TransportOptions patient() {
-    return {.token = token(1), .silence_max = std::chrono::seconds(60)};
+    return {.token = token(1),
+            .connect_timeout = std::chrono::seconds(60),
+            .silence_max = std::chrono::seconds(60)};
 }
 
 class Node {

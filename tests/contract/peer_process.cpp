@@ -182,6 +182,7 @@ int run_peer(int, char** argv) {
     const std::string transport = argv[3];
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     TransportOptions options;
+    options = patient();
     options.silence_max = Duration(std::stoll(argv[4]));
     options.token = token(static_cast<unsigned char>(std::stoi(argv[5])));
     options.lanes_per_peer = static_cast<unsigned>(std::stoi(argv[6]));
