@@ -29,7 +29,7 @@ std::string printable(std::string_view text) {
     return out;
 }
 
-std::string quoted(std::string_view text) {
+std::string json_text(std::string_view text) {
     const std::string clean = printable(text);
     std::string room(clean.size() * json::kEscapeGrowthMax, '\0');
     return "\"" + std::string(json::escape(clean, room).value_or("")) + "\"";
@@ -68,9 +68,10 @@ std::string as_json(const std::vector<Finding>& findings) {
     std::string out = "{\"findings\":[";
     for (const Finding& finding : findings) {
         if (&finding != &findings.front()) out += ',';
-        out += "\n{\"level\":" + quoted(kLevels[static_cast<std::size_t>(finding.verdict)]) +
-               ",\"subject\":" + quoted(finding.subject) + ",\"finding\":" + quoted(finding.text) +
-               ",\"advice\":" + quoted(finding.advice);
+        out += "\n{\"level\":" + json_text(kLevels[static_cast<std::size_t>(finding.verdict)]) +
+               ",\"subject\":" + json_text(finding.subject) +
+               ",\"finding\":" + json_text(finding.text) +
+               ",\"advice\":" + json_text(finding.advice);
         if (finding.took) out += ",\"ms\":" + milliseconds(*finding.took);
         out += '}';
     }
