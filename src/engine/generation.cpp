@@ -268,12 +268,13 @@ void Generation::cancel() {
     if (unanswered) tell_connector();
 }
 
-// vLLM's server tells the connector of a whole answer that failed or was given up, so that P may
-// free its blocks: an empty pull, which takes one of P's seats.
+// vLLM's server tells the connector of a whole answer that failed or was given up, at whatever
+// point, so that P may free its blocks: an empty pull. Where P has freed them already, it takes one
+// of P's seats until the abort timeout.
 void Generation::tell_connector() {
     const KvParams* kv = request_.kv.get();
     KvConnector* connector = scheduler_.connector();
-    if (request_.stream || tokens_ > 0 || kv == nullptr || !kv->do_remote_prefill ||
+    if (request_.stream || kv == nullptr || !kv->do_remote_prefill ||
         connector == nullptr)
         return;
     if (!connector->dropped(*kv, answer_.id.substr(format_.id_prefix().size())))

@@ -52,6 +52,8 @@ public:
     // let it finish. `decode_may_pull`: D has been sent its request, so it may be waiting for these
     // blocks.
     virtual bool finish_unwanted_prefill(bool decode_may_pull) const = 0;
+    // The client left while D computes: whether D's leg is better finished than cut.
+    virtual bool finish_unwanted_decode(bool /*stream*/) const { return false; }
 
 protected:
     ~Dialect() = default;

@@ -106,6 +106,11 @@ void Exchange::admitted() {
 
 void Exchange::client_gone() {
     client_ = nullptr;
+    // Relayed, D says it to us, who can answer.
+    if (decode_ != nullptr && decode_->sent() && phase_ == Phase::Trying && !whole_on_decode_ &&
+        !relayed_ && dialect_ != nullptr && dialect_->finish_unwanted_decode(scan_.stream) &&
+        proxy_.let_finish(*decode_))
+        decode_ = nullptr;
     end_legs();
     finish(Outcome::ClientGone, phase_ == Phase::Relaying ? answer_.status() : kClientGoneStatus);
 }

@@ -15,7 +15,7 @@
 // Invariants:
 // 1. The client is answered exactly once, or its connection is cut.
 // 2. A transfer id is used for one attempt only.
-// 3. When the exchange is done no leg of it is left but a detached prefill.
+// 3. When the exchange is done no leg of it is left but a detached one.
 // Threads: one. Owns: its legs (in the proxy's slab).
 #pragma once
 

@@ -3,7 +3,7 @@
 // instance's load.
 //
 // A leg counts as in flight from enter_load() until its answer ended, failed, or was cancelled. A
-// prefill leg may be detached: it then runs to its end under its own deadline with nobody waiting
+// leg may be detached: it then runs to its end under its own deadline with nobody waiting
 // for it. Threads: one. Owns: the request in flight; legs live in the proxy's slab and are freed at
 // the end of a turn.
 #pragma once
@@ -54,9 +54,10 @@ public:
     void send(http::UpstreamPool& pool, SliceQueue message, Duration time_max, bool is_head_method);
     // Ends it now: the connection is closed. No event follows; the leg is freed.
     void cancel();
-    // Lets it finish by itself.
+    // Lets it finish by itself; a decode leg, which has no deadline of its own, within `time_max`.
     void detach();
-    bool detached() const { return events_ == nullptr; }
+    void detach(Duration time_max);
+    bool detached() const { return detached_; }
     // Detached, it has a transfer of the KV relay that waits for its end.
     void detach_for(Handle transfer) {
         transfer_ = transfer;
@@ -103,6 +104,7 @@ private:
     bool in_load_ = false;
     bool reported_ = false;
     bool ended_ = false;
+    bool detached_ = false;
     bool answered_ = false;
     Handle transfer_;
 };

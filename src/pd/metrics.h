@@ -89,6 +89,7 @@ struct WorkerMetrics {
     obs::Counter retries_denied;  // by the budget
     obs::Counter decode_fallbacks;
     obs::Counter prefills_detached;  // left to finish with nobody waiting
+    obs::Counter decodes_detached;
     obs::Counter attempts;
     obs::Counter refused_heads;  // 4xx before there was a request
 

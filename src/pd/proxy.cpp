@@ -13,6 +13,9 @@ namespace {
 constexpr std::uint32_t kExchangesMax = 1 << 20;  // the admission limit is far below
 constexpr std::uint32_t kLegsMax = 1 << 21;
 
+// Of a worker. More are cut, whatever that costs P: D's room belongs to clients who are there.
+constexpr std::uint32_t kUnwantedDecodesMax = 64;
+
 // While there is work, every so often the gauges are copied for /metrics, and the lateness of the
 // timer that does it is the loop's lag.
 constexpr Duration kPulse = std::chrono::milliseconds(5);
@@ -299,6 +302,15 @@ Leg* Proxy::new_leg(LegEvents& events, const fleet::Instance& instance) {
     return leg;
 }
 
+bool Proxy::let_finish(Leg& decode) {
+    if (unwanted_decodes_ >= kUnwantedDecodesMax) return false;
+    ++unwanted_decodes_;
+    metrics_.decodes_detached.add();
+    decode.set_reading(true);
+    decode.detach(options_.request_timeout);
+    return true;
+}
+
 void Proxy::report(fleet::InstanceState& state, fleet::Outcome outcome) {
     fleet::report(state, outcome, loop_.now(), options_.health);
 }
@@ -308,6 +320,7 @@ void Proxy::report(fleet::InstanceState& state, fleet::Outcome outcome) {
 void Proxy::leg_ended(Leg& leg) {
     if (leg.transfer().valid() && relay_ != nullptr)
         relay_->prefill_over(leg.transfer(), leg.answered() && leg.status() < 300);
+    if (leg.detached() && leg.role() == fleet::Role::Decode) --unwanted_decodes_;
     ended_legs_.push_back(&leg);
     loop_.defer(free_ended_);
 }

@@ -87,6 +87,8 @@ private:
                                 std::string_view affinity_key, bool with_dialect);
     http::UpstreamPool& pool(fleet::Role role, std::uint32_t index);
     Leg* new_leg(LegEvents& events, const fleet::Instance& instance);
+    // Leaves a decode to itself whose client is gone; false: too many are.
+    bool let_finish(Leg& decode);
     void enqueue(Exchange& exchange);
     void leave(Exchange& exchange, bool was_admitted);
     void exchange_done(Exchange& exchange);
@@ -130,6 +132,7 @@ private:
     IntrusiveList<Exchange> waiting_;
     std::vector<Exchange*> done_exchanges_;
     std::vector<Leg*> ended_legs_;
+    std::uint32_t unwanted_decodes_ = 0;
     io::Deferred free_ended_;
     Timer pulse_;  // while there is work
     Instant pulse_due_{};

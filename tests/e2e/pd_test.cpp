@@ -56,6 +56,25 @@ TEST_P(PdTest, AnswersAsASingleEngineWouldPlainAndStreamed) {
     expect_at_rest();
 }
 
+// A plain request that is cut at D makes D ask P for blocks that are long gone, which takes one of
+// P's 20 seats until the abort timeout (600 s here).
+TEST_P(PdTest, ClientsThatLeaveTakeNoSeatOfThePrefill) {
+    if (GetParam()) GTEST_SKIP() << "NIXL has no seats";
+    FleetPlan patient = plan(1, 1);
+    patient.abort_timeout_seconds = "600";
+    patient.proxy_flags = {"--kv-relay", "off"};
+    start(patient);
+    for (int i = 0; i < 24; ++i)
+        EXPECT_EQ(chat("gone " + std::to_string(i), i % 3 == 2, {}, 0.15).status,
+                  i % 3 == 2 ? 200 : 0);
+    expect_at_rest();
+    EXPECT_EQ(metric("sluice_decodes_detached_total"), 16);
+    const HttpAnswer state = http_call(prefills_[0].port, "GET", "/sim/state", {});
+    EXPECT_NE(state.body.find("\"seats_taken\":0,"), std::string::npos) << state.body;
+    EXPECT_NE(state.body.find("\"blocks_held\":0,"), std::string::npos) << state.body;
+    EXPECT_EQ(text_of(chat("still here").body), single("still here"));
+}
+
 TEST_P(PdTest, ClientParametersNeverReachAnEngine) {
     start(plan(1, 1));
     const HttpAnswer answer = chat(
@@ -143,7 +162,8 @@ TEST_P(PdTest, OneBadInstanceOfTwoIsNotSeen) {
     no_errors("a prefill is dead");
     prefills_[1].start();
     ASSERT_TRUE(wait_until_ok(prefills_[1].port, "/health", 30));
-    // The keeper asks its bootstrap server again: until then a decode would be told the ids of its former life.
+    // The keeper asks its bootstrap server again: until then a decode would be told the ids of its
+    // former life.
     std::this_thread::sleep_for(1500ms);
     decodes_[0].kill_hard();
     no_errors("a decode is dead");

@@ -92,7 +92,8 @@ class Instance:
             yield
         finally:
             for pid in stopped:
-                os.kill(pid, signal.SIGCONT)
+                with contextlib.suppress(ProcessLookupError):  # the test may have killed it
+                    os.kill(pid, signal.SIGCONT)
 
     def kill(self):
         os.killpg(self.pid, signal.SIGKILL)

@@ -38,6 +38,12 @@ public:
     // seats with them; a finished one is pushed and both sides are free at once. One that no D will
     // pull is better cut, since finished it would hold P's blocks for 480 s.
     bool finish_unwanted_prefill(bool decode_may_pull) const override { return decode_may_pull; }
+
+    // When a plain (not streamed) request is cut, D's API server tells P to free what was freed
+    // long ago: a pull for an id that P no longer knows, which takes one of P's 20 sender seats
+    // until VLLM_MOONCAKE_ABORT_REQUEST_TIMEOUT (480 s). Twenty such clients stop all hand-over of
+    // that P (seen on vLLM 0.32). Finished, it costs D the tokens that were asked for.
+    bool finish_unwanted_decode(bool stream) const override { return !stream; }
 };
 
 }  // namespace
