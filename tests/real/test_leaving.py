@@ -62,21 +62,19 @@ def test_in_the_stream(plain, pair, proxy, fresh, path):
     check_next(plain, proxy, fresh, path)
 
 
-def test_a_hundred_at_random(plain, pair, proxy, fresh, connector, record_property):
-    """Then the next request takes at most two seconds. What is left on both sides, and for how long, is printed."""
-    if connector == "nixl":
-        count = 20  # its threads leave this machine little
-    else:
-        count = 100
+def test_a_hundred_at_random(plain, pair, proxy, fresh, connector):
+    """Then the next request takes at most two seconds. What is left on both sides, and for how long, is printed. The
+    prompts are short: what this is about is what clients leave behind, not how fast this machine computes."""
+    count = 100 if connector == "mooncake" else 20  # NIXL's threads leave this machine little
     choose = random.Random(8998)
     warm = request_body(COMPLETIONS, fresh + "warm")
     ask(proxy.url, COMPLETIONS, warm)
     clients = []
     for i in range(count):
         path, stream = choose.choice((CHAT, COMPLETIONS)), choose.random() < 0.5
-        body = request_body(path, f"{fresh} {i} " + "words " * choose.randrange(1, 300), 32, stream=stream)
-        clients.append((Leaver(proxy.url, path, body), time.monotonic() + choose.uniform(0, 1.0)))
-        time.sleep(choose.uniform(0, 0.05))
+        body = request_body(path, f"{fresh} {i} " + "words " * choose.randrange(1, 20), 8, stream=stream)
+        clients.append((Leaver(proxy.url, path, body), time.monotonic() + choose.uniform(0, 1.5)))
+        time.sleep(choose.uniform(0, 0.1))
         for client, leaves in [each for each in clients if each[1] <= time.monotonic()]:
             client.leave()
             clients.remove((client, leaves))
