@@ -161,14 +161,6 @@ void LeaseTable::forget(PullerId puller) {
     if (detach(puller, transfer)) end_if_done(transfer);
 }
 
-void LeaseTable::skip(const std::string& transfer, std::uint32_t pullers) {
-    const auto found = leases_.find(transfer);
-    if (found == leases_.end() || !found->second.published) return;
-    found->second.expected = std::max(found->second.expected, pullers);
-    ++found->second.done;
-    end_if_done(transfer);
-}
-
 const BlocksByGroup* LeaseTable::blocks(PullerId puller) const {
     const auto found = pullers_.find(puller);
     if (found == pullers_.end()) return nullptr;

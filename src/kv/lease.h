@@ -71,9 +71,6 @@ public:
     void pulled(PullerId puller);
     // It failed: forgotten, and the lease goes on waiting.
     void forget(PullerId puller);
-    // A rank that needs nothing says so, without a pull.
-    void skip(const std::string& transfer, std::uint32_t pullers);
-
     const BlocksByGroup* blocks(PullerId puller) const;  // null: not known yet
     std::uint32_t layers_end(PullerId puller) const;
 
