@@ -29,6 +29,23 @@ private:
     Delegate<void()> run_;
 };
 
+// Something that the loop looks at every turn beside its sockets: rings that other threads fill,
+// completion queues. Before the loop sleeps it says so and is asked once more; whoever publishes
+// after that must wake() the loop's Io.
+class Poller : private ListNode<Poller> {
+public:
+    virtual ~Poller() = default;
+    virtual bool poll() = 0;  // true: something was there
+    virtual void before_sleep() {}
+    virtual void after_sleep() {}
+    // poll() must run by then though nobody wakes the loop.
+    virtual Instant next_deadline() const { return kNever; }
+
+private:
+    friend class Loop;
+    friend class IntrusiveList<Poller, Poller>;
+};
+
 class Loop {
 public:
     explicit Loop(Io& io) : io_(io), timers_(io.now()) {}
@@ -45,6 +62,8 @@ public:
     void defer(Deferred& work) {
         if (!work.queued()) deferred_.push_back(work);
     }
+    // Until it is destroyed.
+    void add(Poller& poller) { pollers_.push_back(poller); }
     // Called once between turns, when no reference into a snapshot is held.
     void on_quiescent(Delegate<void()> hook) { quiescent_ = hook; }
 
@@ -57,14 +76,16 @@ public:
         io_.wake();
     }
 
-    Instant next_deadline() const { return timers_.next_deadline(); }
+    Instant next_deadline() const;
 
 private:
     void run_deferred();
+    bool poll();
 
     Io& io_;
     TimerWheel timers_;
     IntrusiveList<Deferred, Deferred> deferred_;
+    mutable IntrusiveList<Poller, Poller> pollers_;
     Delegate<void()> quiescent_;
     std::atomic<bool> stopping_{false};
 };
