@@ -80,10 +80,12 @@ void write(ByteWriter& out, const Hello& hello) {
     write_text(out, hello.host, kHostBytesMax);
     out.varint(hello.offers.size());
     for (const Offer& offer : hello.offers) {
-        out.text(offer.transport);
-        out.text(offer.endpoint);
+        write_text(out, offer.transport, kEndpointBytesMax);
+        write_text(out, offer.endpoint, kEndpointBytesMax);
+        write_text(out, offer.missing, limits::kSentenceBytesMax);
     }
-    write(out, hello.shape);
+    out.u8(hello.probe ? 1 : 0);
+    if (!hello.probe) write(out, hello.shape);
 }
 std::optional<Hello> read_hello(ByteReader& in) {
     Hello hello;
@@ -106,7 +108,12 @@ std::optional<Hello> read_hello(ByteReader& in) {
         Offer& offer = hello.offers.emplace_back();
         offer.transport = in.text(kEndpointBytesMax);
         offer.endpoint = in.text(kEndpointBytesMax);
+        offer.missing = in.text(limits::kSentenceBytesMax);
     }
+    const std::uint8_t probe = in.u8();
+    hello.probe = probe == 1;
+    if (probe > 1) return std::nullopt;
+    if (hello.probe) return hello;
     hello.shape = read_shape(in);
     // A shape that is not right in itself is as good as no shape.
     if (!in.ok() || !check_shape(hello.shape).ok()) return std::nullopt;

@@ -2,8 +2,9 @@
 // What two nodes say to each other on their control connection.
 //
 // A message is its length (four bytes, little-endian, without themselves), its type (one byte) and
-// its members (bytes.h). Both sides begin with a Hello; whoever is not content answers a Refusal
-// and closes. After that the consumer pulls and aborts, the producer answers, both ping:
+// its members (bytes.h). Who connects begins with a Hello, the other answers its own; whoever is
+// not content answers a Refusal and closes. After that the consumer pulls and aborts, the producer
+// answers, both ping:
 //
 //   consumer              producer
 //   Pull  ------------->            the ticket of an open landing, how many blocks of each group
@@ -38,7 +39,8 @@ bool same_token(const Token& a, const Token& b);
 // A way to be reached, and where.
 struct Offer {
     std::string transport;
-    transport::Endpoint endpoint;
+    transport::Endpoint endpoint;  // empty: it cannot be used
+    std::string missing;           // ... because of this
     friend bool operator==(const Offer&, const Offer&) = default;
 };
 
@@ -48,7 +50,8 @@ struct Hello {
     std::uint64_t node = 0;  // random, another one in each life of a node: its epoch
     Role role = Role::Both;
     std::string engine_id;
-    std::string host;  // the same for all processes of one machine
+    std::string host;    // the same for all processes of one machine
+    bool probe = false;  // only looks (sluice doctor): it has no regions and gets none
     std::vector<Offer> offers;
     Shape shape;
     friend bool operator==(const Hello&, const Hello&) = default;

@@ -16,6 +16,7 @@ Link::Link(io::Loop& loop, LinkEvents& events, const LinkOptions& options)
       stream_(loop, *this),
       tick_(Delegate<void()>::to<&Link::on_tick>(*this)) {}
 
+// Who is connected to speaks second: the token is not for everybody who connects.
 void Link::open(io::Socket accepted) {
     stream_.open(accepted);
     greet();
@@ -36,7 +37,7 @@ void Link::on_connected() { greet(); }
 void Link::greet() {
     state_ = State::Greeting;
     began_ = heard_ = loop_.now();
-    push(kv::write_message(events_.own_hello()));
+    if (address_.valid()) push(kv::write_message(events_.own_hello()));
     stream_.set_reading(true);
     loop_.arm(tick_, options_.heartbeat);
 }
@@ -135,6 +136,7 @@ void Link::on_hello(kv::Hello& hello) {
     peer_ = std::move(hello);
     status = events_.judge(*this, peer_);
     if (!status.ok()) return refuse(status);
+    if (!address_.valid()) push(kv::write_message(events_.own_hello()));
     state_ = State::Up;
     events_.on_link_up(*this);
 }

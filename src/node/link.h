@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // One control connection between two nodes: hellos, messages, and whether the other side is alive.
 //
-// Both sides send a Hello at once; nothing else is taken before the peer's has been found good:
-// version, token, shape. Both ping four times a second, and a peer that has said nothing for a
-// second is lost: a stopped process is noticed as a dead one is. Threads: one. Owns: the stream.
-// Costs: a ping is one small send. Errors: the link ends once with a Status; what the peer sent
-// wrongly it is told in a Refusal.
+// Who connects says Hello first, the other side only to one that it found good: version, token,
+// shape. Nothing else is taken before. Both ping four times a second, and a peer that has said
+// nothing for a second is lost: a stopped process is noticed as a dead one is. Threads: one. Owns:
+// the stream. Costs: a ping is one small send. Errors: the link ends once with a Status; what the
+// peer sent wrongly it is told in a Refusal.
 #pragma once
 
 #include <memory>

@@ -31,7 +31,7 @@ Node::Node(io::Loop& loop, NodeOptions options, NodeEvents& events)
     if (options_.host.empty()) options_.host = machine_name();
 }
 
-Node::~Node() { ASSERT(finished()); }
+Node::~Node() { ASSERT(links_.empty() && listener_ == io::kNoSocket); }
 
 void Node::add_transport(TransportSlot slot) {
     ASSERT(slots_.size() < kTransportsMax && pool_ == nullptr);
@@ -72,7 +72,7 @@ Status Node::start(std::span<const kv::Region> regions, const io::Address& contr
             slot.regions.push_back(*id);
         }
         if (!slot.missing.empty()) slot.endpoint.clear();
-        hello_.offers.push_back({slot.name, slot.endpoint});
+        hello_.offers.push_back({slot.name, slot.endpoint, slot.missing});
     }
     const auto socket = loop_.io().listen(control, false);
     if (!socket)
@@ -177,6 +177,7 @@ Status Node::judge(Link& link, const kv::Hello& peer) {
         metrics_.wrong_tokens.add();
         return {};
     }
+    if (peer.probe) return {};
     // Who connects consumes, who is connected to produces.
     const bool ours = link.address().valid();
     const kv::Shape& producer = ours ? peer.shape : hello_.shape;

@@ -19,14 +19,18 @@ Hello hello() {
     made.role = Role::Producer;
     made.engine_id = "engine_dp0";
     made.host = "host";
-    made.offers = {{"tcp", "10.0.0.1:7000"}, {"shm", "/run/x"}};
+    made.offers = {{"tcp", "10.0.0.1:7000", ""}, {"shm", "", "private memory"}};
     made.shape = RankMemory({.layers = 3, .joint = false}, {}).shape();
     return made;
 }
 
 std::vector<Message> samples() {
     Pull pull{3, "transfer", 1, {7, 1ULL << 40}, transport::Priority::Urgent, 480000, {5, 0}};
+    Hello probe = hello();
+    probe.probe = true;
+    probe.shape = {};
     return {hello(),
+            probe,
             Refusal{{Code::WrongToken, "no"}},
             Ping{},
             pull,

@@ -160,6 +160,7 @@ TEST_F(Nodes, ADeadlineEndsAPull) {
     const PullResult result = fetch(c, request("t", p, {1}, 700ms));
     EXPECT_EQ(result.status.code, Code::Timeout);
     EXPECT_EQ(result.status.sentence, "transfer \"t\" did not land within 700 ms");
+    world.run_for(100ms);
     EXPECT_EQ(p.node->metrics().pulls_waiting.value(), 0U);
 }
 
