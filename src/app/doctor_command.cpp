@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "app/doctor.h"
+#include "app/doctor_kv.h"
 #include "app/flags.h"
 #include "json/value.h"
 
@@ -86,16 +87,28 @@ bool any_failed(const std::vector<Finding>& findings) { return count(findings, V
 
 int run_doctor_command(int argc, char** argv) {
     bool json = false;
+    std::vector<std::string> kv_nodes;
+    std::string kv_token;
     const ProxyCommandLine line = parse_proxy_command_line(
         "sluice doctor",
         "Checks this machine and, with the proxy's own flags, the addresses that it would listen "
         "on and the instances "
         "that it would ask. One line for each finding; exit status 1 if something would keep the "
         "proxy from working.",
-        argc, argv, {.instances_required = false, .more_flags = [&json](FlagSet& flags) {
+        argc, argv, {.instances_required = false, .more_flags = [&](FlagSet& flags) {
                          flags.group("Doctor");
                          flags.flag("--json", json, "Print the findings as one JSON object");
+                         flags.texts("--kv", kv_nodes, "HOST:PORT",
+                                     "Two KV nodes, a producer and a consumer (numeric control "
+                                     "addresses): only says which transport they use, and why no "
+                                     "other");
+                         flags.text("--kv-token", kv_token, "The token of their pool");
                      }});
+    if (!kv_nodes.empty()) {
+        const KvReport report = examine_kv_pair(kv_nodes, kv_token);
+        std::fwrite(report.text.data(), 1, report.text.size(), report.ok ? stdout : stderr);
+        return report.ok ? 0 : 1;
+    }
     std::vector<Finding> findings = examine_machine(line);
     std::ranges::move(examine_fleet(line.proxy), std::back_inserter(findings));
     const std::string report = json ? as_json(findings) : as_text(findings);

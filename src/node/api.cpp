@@ -36,24 +36,6 @@ Outcome<Token> token_of(const std::string& text) {
     return token;
 }
 
-Outcome<io::Address> address_of(std::string_view text) {
-    if (text.starts_with("tcp://")) text.remove_prefix(6);
-    const std::size_t colon = text.rfind(':');
-    std::uint64_t port = 0;
-    bool good = colon != std::string_view::npos && colon + 1 < text.size();
-    for (std::size_t i = colon + 1; good && i < text.size(); ++i) {
-        good = text[i] >= '0' && text[i] <= '9' && port <= UINT16_MAX;
-        port = port * 10 + static_cast<std::uint64_t>(text[i] - '0');
-    }
-    std::string_view host = good ? text.substr(0, colon) : std::string_view();
-    if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
-    const auto address = io::Address::from_ip(host, static_cast<std::uint16_t>(port));
-    if (!good || port == 0 || port > UINT16_MAX || !address)
-        return refuse(Code::BadOptions,
-                      "\"" + std::string(text) + "\" is no address of a node; e.g. 10.0.0.2:41000");
-    return *address;
-}
-
 }  // namespace
 
 struct PullHandle::State {
@@ -258,7 +240,7 @@ Outcome<PullHandle> Node::pull(const std::string& transfer, const Producer& prod
     for (const auto& stages : producer.workers) {
         auto& row = request.producer.workers.emplace_back();
         for (const std::string& text : stages) {
-            const auto address = address_of(text);
+            const auto address = node::node_address(text);
             if (!address) return std::unexpected(address.error());
             row.push_back(*address);
         }
@@ -292,7 +274,7 @@ std::string Node::metrics() const {
 }
 
 Outcome<std::string> Node::explain(const std::string& text) const {
-    const auto address = address_of(text);
+    const auto address = node::node_address(text);
     if (!address) return std::unexpected(address.error());
     const auto peer = node::ask_node(*address, impl_->node->hello().token, limits::kHelloTimeout);
     if (!peer) return std::unexpected(peer.error());

@@ -16,6 +16,24 @@ namespace sluice::node {
 
 using kv::Code;
 
+kv::Outcome<io::Address> node_address(std::string_view text) {
+    if (text.starts_with("tcp://")) text.remove_prefix(6);
+    const std::size_t colon = text.rfind(':');
+    std::uint64_t port = 0;
+    bool good = colon != std::string_view::npos && colon + 1 < text.size();
+    for (std::size_t i = colon + 1; good && i < text.size(); ++i) {
+        good = text[i] >= '0' && text[i] <= '9' && port <= UINT16_MAX;
+        port = port * 10 + static_cast<std::uint64_t>(text[i] - '0');
+    }
+    std::string_view host = good ? text.substr(0, colon) : std::string_view();
+    if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+    const auto address = io::Address::from_ip(host, static_cast<std::uint16_t>(port));
+    if (!good || port == 0 || port > UINT16_MAX || !address)
+        return kv::refuse(Code::BadOptions, "\"" + std::string(text) +
+                                                "\" is no address of a node; e.g. 10.0.0.2:41000");
+    return *address;
+}
+
 Explanation explain(const kv::Hello& producer, const kv::Hello& consumer) {
     Explanation made;
     const auto who = [](const kv::Hello& hello) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "io/address.h"
@@ -32,6 +33,9 @@ struct Explanation {
 };
 
 Explanation explain(const kv::Hello& producer, const kv::Hello& consumer);
+
+// "10.0.0.2:41000", "[::1]:41000", also with tcp:// before it.
+kv::Outcome<io::Address> node_address(std::string_view text);
 
 // Asks a running node who it is. Blocking, with a time-out; for tools.
 kv::Outcome<kv::Hello> ask_node(const io::Address& address, const kv::Token& token,
