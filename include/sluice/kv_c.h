@@ -1,5 +1,5 @@
-/* SPDX-License-Identifier: Apache-2.0
- *
+// SPDX-License-Identifier: Apache-2.0
+/*
  * The KV data plane for C, and for everything that can call C. What it does, its shapes, threads and
  * limits are described in kv.h; this is the same, function by function.
  *
