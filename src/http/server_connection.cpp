@@ -416,6 +416,8 @@ void ServerConnection::write_head(std::uint16_t status, std::string_view field_l
     writer.append("\r\n");
     response_started_ = true;
     if (!writer.ok()) return answer_failed();
+    // Ahead of the stream's own flush, so that the first chunk leaves with the head.
+    if (chunked_) loop_.defer(flush_);
     stream_.send(writer.finish());
 }
 

@@ -2,21 +2,27 @@
 // A first-in first-out queue of slices with its byte count: what waits to be sent, or what is held
 // back.
 //
-// A ring that grows by doubling and is kept, so that a steady state allocates nothing; a queue that
-// was never used holds no memory. Threads: one. Owns: references to the slices' buffers.
+// A ring that grows by doubling and is kept; a queue that was never used holds no memory. Rings of
+// queues that are gone serve later ones of the thread (slice_rings.h), so that a steady state
+// allocates nothing. Threads: one at a time. Owns: references to the slices' buffers.
 #pragma once
 
 #include <cstddef>
-#include <memory>
 #include <utility>
 
 #include "mem/buffer.h"
+#include "mem/slice_rings.h"
 
 namespace sluice {
 
 class SliceQueue {
 public:
     SliceQueue() = default;
+    ~SliceQueue() {
+        if (ring_ == nullptr) return;
+        clear();
+        SliceRings::give(ring_, capacity_);
+    }
     SliceQueue(SliceQueue&& other) noexcept { swap(other); }
     SliceQueue& operator=(SliceQueue&& other) noexcept {
         SliceQueue taken(std::move(other));
@@ -96,14 +102,15 @@ private:
 
     void grow() {
         const std::size_t capacity = capacity_ == 0 ? 4 : capacity_ * 2;
-        auto ring = std::make_unique<Slice[]>(capacity);
+        Slice* ring = SliceRings::take(capacity);
         for (std::size_t i = 0; i < count_; ++i) ring[i] = std::move(at(i));
-        ring_ = std::move(ring);
+        if (ring_ != nullptr) SliceRings::give(ring_, capacity_);
+        ring_ = ring;
         capacity_ = capacity;
         first_ = 0;
     }
 
-    std::unique_ptr<Slice[]> ring_;
+    Slice* ring_ = nullptr;
     std::size_t capacity_ = 0;  // a power of two, or 0
     std::size_t first_ = 0;
     std::size_t count_ = 0;

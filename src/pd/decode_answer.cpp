@@ -92,12 +92,20 @@ DecodeAnswer::Verdict DecodeAnswer::look_for_content(const Slice& bytes) {
     std::size_t taken = 0;
     while (!rest.empty()) {
         const auto end = scanner_.next_end(rest);
-        event_.append(rest.substr(0, end.value_or(rest.size())));
-        if (!end) break;
+        const std::string_view part = rest.substr(0, end.value_or(rest.size()));
+        Verdict verdict = Verdict::Hold;
+        if (end && event_.empty()) {
+            verdict = judge_event(part);  // where it lies: every buffer has slack behind it
+        } else {
+            event_.append(part);
+            if (!end) break;
+            const std::size_t size = event_.size();
+            event_.append(limits::kBufferSlack, '\0');
+            verdict = judge_event(std::string_view(event_).substr(0, size));
+            event_.clear();
+        }
         taken += *end;
         rest.remove_prefix(*end);
-        const Verdict verdict = judge_event();
-        event_.clear();
         if (verdict == Verdict::Hold) continue;
         if (verdict == Verdict::Content) {
             committed_ = true;
@@ -114,13 +122,9 @@ DecodeAnswer::Verdict DecodeAnswer::look_for_content(const Slice& bytes) {
     return Verdict::Content;
 }
 
-// Of event_, which gets the slack behind it that the JSON scanner asks for.
-DecodeAnswer::Verdict DecodeAnswer::judge_event() {
-    const std::size_t size = event_.size();
-    event_.append(limits::kBufferSlack, '\0');
+DecodeAnswer::Verdict DecodeAnswer::judge_event(std::string_view bytes) {
     char joined[4096 + limits::kBufferSlack] = {};
-    const auto event = http::parse_event(std::string_view(event_).substr(0, size),
-                                         std::span(joined).first<4096>());
+    const auto event = http::parse_event(bytes, std::span(joined).first<4096>());
     if (!event) return Verdict::Content;
     if (event->comment_only || !event->has_data) return Verdict::Hold;
     const json::StreamEvent kind = json::classify(json_, api_, event->name, event->data);
@@ -160,22 +164,6 @@ std::optional<std::uint64_t> DecodeAnswer::content_length() const {
     if (complete_) return held_.bytes();
     if (framing_ == http::Framing::None) return 0;
     return std::nullopt;
-}
-
-void DecodeAnswer::take_ready(SliceQueue& out) {
-    while (ready_ > 0) {
-        Slice first = held_[0];
-        const std::size_t size = std::min<std::size_t>(first.size, ready_);
-        out.push(first.part(0, size));
-        first = Slice();
-        held_.pop_bytes(size);
-        ready_ -= size;
-    }
-}
-
-void DecodeAnswer::take_rest(SliceQueue& out) {
-    ready_ = held_.bytes();
-    take_ready(out);
 }
 
 }  // namespace sluice::pd

@@ -10,6 +10,8 @@
 // held. Costs: a look at a piece's end, once content has come.
 #pragma once
 
+#include <algorithm>
+#include <concepts>
 #include <string>
 
 #include "http/head.h"
@@ -40,15 +42,29 @@ public:
     std::uint16_t status() const { return status_; }
     // The fields for the client, as complete lines.
     const Slice& field_lines() const { return field_lines_; }
+    void release_fields() { field_lines_ = Slice(); }
     // Known when the answer's size is: a Content-Length, or a complete answer.
     std::optional<std::uint64_t> content_length() const;
     bool is_event_stream() const { return event_stream_; }
 
     // What may go out now (after Content: what was held; then each piece); the rest stays until its
     // event is whole.
-    void take_ready(SliceQueue& out);
+    std::size_t ready_bytes() const { return ready_; }
+    template <std::invocable<Slice> F>
+    void take_ready(F&& sink) {
+        while (ready_ > 0) {
+            const std::size_t size = std::min<std::size_t>(held_[0].size, ready_);
+            Slice part = held_[0].part(0, size);
+            held_.pop_bytes(size);
+            ready_ -= size;
+            sink(std::move(part));
+        }
+    }
     // At the end of a whole answer: also what is left.
-    void take_rest(SliceQueue& out);
+    SliceQueue take_rest() {
+        ready_ = 0;
+        return std::move(held_);
+    }
     // Whether the client is in the middle of an event, so that no error event can follow.
     bool inside_event() const { return inside_event_; }
 
@@ -62,7 +78,8 @@ public:
 
 private:
     Verdict look_for_content(const Slice& bytes);
-    Verdict judge_event();
+    // `event` has kBufferSlack readable bytes behind it.
+    Verdict judge_event(std::string_view event);
 
     json::Scanner& json_;
     json::Api api_ = json::Api::Unknown;
@@ -80,7 +97,7 @@ private:
     Slice field_lines_;
     SliceQueue held_;
     std::size_t ready_ = 0;  // bytes of held_ that may go out
-    std::string event_;      // the event being gathered, before content
+    std::string event_;      // before content, of an event that came in pieces: what was there
     std::string refused_body_;
     http::SseScanner scanner_;
 };

@@ -17,7 +17,7 @@ namespace {
 constexpr std::uint16_t kClientGoneStatus = 499;
 constexpr std::string_view kRetrySoon = "Retry-After: 1\r\n";
 
-void append_hex(std::string& out, std::uint64_t value) {
+void append_hex(FixedText<kRequestIdMax>& out, std::uint64_t value) {
     constexpr std::string_view kHex = "0123456789abcdef";
     for (int shift = 60; shift >= 0; shift -= 4) out.push_back(kHex[(value >> shift) & 15]);
 }
@@ -333,27 +333,29 @@ void Exchange::commit() {
     } else {
         idle_timer_.cancel();
     }
+    // What only a further attempt or the head would need gives its pages back.
+    prefill_answer_.clear();
+    prefill_params_ = {};
+    answer_.release_fields();
     relay();
 }
 
 void Exchange::relay() {
-    SliceQueue ready;
-    answer_.take_ready(ready);
-    if (ready.empty()) return;
+    const std::size_t ready = answer_.ready_bytes();
+    if (ready == 0) return;
     const Instant now = proxy_.loop_.now();
     if (now != timeline_.last_byte) {  // what comes in one turn leaves in one piece
         if (answer_.is_event_stream()) proxy_.metrics_.event_gap.record(now - timeline_.last_byte);
         timeline_.last_byte = now;
         ++timeline_.pieces;
     }
-    count_client_bytes(ready.bytes());
-    for (std::size_t i = 0; i < ready.count(); ++i) client_->write(ready[i]);
+    count_client_bytes(ready);
+    answer_.take_ready([this](Slice bytes) { client_->write(std::move(bytes)); });
     if (client_->congested() && decode_ != nullptr) decode_->set_reading(false);
 }
 
 void Exchange::relay_end() {
-    SliceQueue rest;
-    answer_.take_rest(rest);
+    const SliceQueue rest = answer_.take_rest();
     if (!rest.empty()) {
         timeline_.last_byte = proxy_.loop_.now();
         count_client_bytes(rest.bytes());

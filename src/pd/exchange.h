@@ -21,6 +21,8 @@
 
 #include <string>
 
+#include "base/fixed_text.h"
+#include "mem/gathered.h"
 #include "pd/access_record.h"
 #include "pd/decode_answer.h"
 #include "pd/leg.h"
@@ -138,18 +140,17 @@ private:
     std::uint64_t tried_decode_ = 0;
 
     BodyScan scan_;
-    std::string request_id_;
-    std::string leg_request_id_;
-    std::string transfer_id_;
+    FixedText<kRequestIdMax> request_id_;
+    FixedText<128> transfer_id_;
     relay::Relay::Opened transfer_;  // if relayed_
 
     const Dialect* dialect_ = nullptr;
     fleet::DataParallelRank rank_;  // of this attempt
     Leg* prefill_ = nullptr;
     Leg* decode_ = nullptr;
-    std::string prefill_text_;  // P's answer
+    Gathered prefill_answer_;
     Slice prefill_fields_;
-    std::string prefill_params_;  // kv_transfer_params of it
+    std::string_view prefill_params_;  // kv_transfer_params of its answer
     DecodeAnswer answer_;
 
     Timer request_deadline_;

@@ -17,19 +17,18 @@ std::string_view Exchange::affinity_key(char (&scratch)[256]) const {
 // Ids are new for every attempt: two lives of one transfer id mix two prompts' blocks.
 void Exchange::write_attempt_ids() {
     constexpr std::string_view kHex = "0123456789abcdef";
-    transfer_id_ = "xfer-";
+    transfer_id_.assign("xfer-");
     for (int word = 0; word < 2; ++word) {
         std::uint64_t value = proxy_.rng_();
         for (int digit = 0; digit < 16; ++digit, value >>= 4)
             transfer_id_.push_back(kHex[value & 15]);
     }
-    leg_request_id_ = request_id_;
-    if (timeline_.attempts > 1) leg_request_id_ += "-try" + std::to_string(timeline_.attempts);
 }
 
 LegHeadFacts Exchange::leg_head_facts() const {
     LegHeadFacts facts;
-    facts.request_id = leg_request_id_;
+    facts.request_id = request_id_;
+    facts.attempt = timeline_.attempts;
     facts.upstream_api_key = proxy_.options_.upstream_api_key;
     facts.drop_authorization = !proxy_.options_.api_keys.empty();
     return facts;
@@ -39,8 +38,8 @@ void Exchange::attempt() {
     ++timeline_.attempts;
     proxy_.metrics_.attempts.add();
     prefill_done_ = decode_may_pull_ = blame_both_ = false;
-    prefill_text_.clear();
-    prefill_params_.clear();
+    prefill_answer_.clear();
+    prefill_params_ = {};
     dialect_ = nullptr;
     timeline_.forget_legs();
     whole_on_decode_ = route_.serve != Serve::PrefillDecode ||

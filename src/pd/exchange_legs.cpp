@@ -61,14 +61,15 @@ void Exchange::on_leg_body(Leg& leg, Slice bytes) {
     timeline_.prefill_in += bytes.size;
     // P's answer matters when it is an error, or when D must be told what it says.
     if (leg.status() < 300 && !dialect_->answer_carries_params() && !relayed_) return;
-    if (prefill_text_.size() + bytes.size > limits::kPrefillAnswerMax) {
+    const bool too_large = prefill_answer_.size() + bytes.size > limits::kPrefillAnswerMax;
+    if (too_large || !prefill_answer_.append(std::move(bytes), proxy_.loop_.buffers())) {
         AttemptFailure failure;
-        failure.message = "the prefill instance's answer is too large";
+        failure.message = too_large ? "the prefill instance's answer is too large"
+                                    : "there is no buffer memory for the prefill's answer";
         tried_prefill_ |= 1ULL << timeline_.prefill_index;
         leg.report(fleet::Outcome::Failure);
         return attempt_failed(std::move(failure));
     }
-    prefill_text_.append(bytes.view());
 }
 
 void Exchange::on_leg_end(Leg& leg) {
@@ -143,11 +144,7 @@ void Exchange::prefill_done() {
             client_->body().size, timeline_.prefill_ended - timeline_.prefill_began);
     if (phase_ != Phase::Trying) return;
     if (dialect_->answer_carries_params()) {
-        const std::size_t size = prefill_text_.size();
-        prefill_text_.append(limits::kBufferSlack, '\0');
-        prefill_params_.assign(
-            find_params(proxy_.scanner_, std::string_view(prefill_text_).substr(0, size)));
-        prefill_text_.resize(size);
+        prefill_params_ = find_params(proxy_.scanner_, prefill_answer_.view());
         if (prefill_params_.empty()) {
             AttemptFailure failure;
             failure.message = "the prefill instance's answer carries no kv_transfer_params";
@@ -177,7 +174,7 @@ void Exchange::prefill_refused(std::uint16_t status) {
     failure.has_upstream_answer = true;
     failure.field_lines = prefill_fields_;
     TextWriter writer(client_->texts());
-    writer.append(std::string_view(prefill_text_).substr(0, limits::kUpstreamErrorBytesMax));
+    writer.append(prefill_answer_.view().substr(0, limits::kUpstreamErrorBytesMax));
     failure.body.push(writer.finish());
     tried_prefill_ |= 1ULL << timeline_.prefill_index;
     fleet::InstanceState& state = *proxy_.fleet_->prefill[timeline_.prefill_index].state;

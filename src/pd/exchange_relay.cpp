@@ -13,7 +13,7 @@ void Exchange::open_transfer() {
                                       timeline_.decode_index);
     if (!opened) return;
     transfer_ = std::move(*opened);
-    transfer_id_ = transfer_.transfer_id;
+    transfer_id_.assign(transfer_.transfer_id);
     relayed_ = true;
 }
 
@@ -54,12 +54,7 @@ void Exchange::go_direct() {
 // P answered 200, but its first token ended the answer, so it keeps no blocks for anybody. D alone
 // gives the right answer.
 bool Exchange::prefill_has_stopped() {
-    const std::size_t size = prefill_text_.size();
-    prefill_text_.append(limits::kBufferSlack, '\0');
-    const bool stopped = prefill_stopped(proxy_.scanner_, route_.api,
-                                         std::string_view(prefill_text_).substr(0, size));
-    prefill_text_.resize(size);
-    if (!stopped) return false;
+    if (!prefill_stopped(proxy_.scanner_, route_.api, prefill_answer_.view())) return false;
     proxy_.relay_->failed(transfer_.transfer, true);
     proxy_.metrics_.decode_fallbacks.add();
     stopped_early_ = true;

@@ -44,7 +44,13 @@ Slice write_head(TextArena& texts, const http::RequestHead& head, const fleet::I
         writer.append(facts.upstream_api_key);
         writer.append("\r\n");
     }
-    http::write_field(writer, "X-Request-Id", facts.request_id);
+    writer.append("X-Request-Id: ");
+    writer.append(facts.request_id);
+    if (facts.attempt > 1) {
+        writer.append("-try");
+        writer.append_number(facts.attempt);
+    }
+    writer.append("\r\n");
     if (facts.rank != nullptr)
         http::write_field(writer, "X-data-parallel-rank", std::uint64_t{facts.rank->rank});
     writer.append("Via: 1.1 sluice\r\n");

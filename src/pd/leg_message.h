@@ -18,6 +18,7 @@ struct LegHeadFacts {
     std::string_view upstream_api_key;              // replaces the client's Authorization
     bool drop_authorization = false;                // the client's key is the proxy's own business
     const fleet::DataParallelRank* rank = nullptr;  // X-data-parallel-rank
+    std::uint32_t attempt = 1;                      // later ones get an id of their own
 };
 
 // P: everything that shapes the prompt stays; it computes one token and streams nothing.

@@ -34,13 +34,11 @@ protected:
     Verdict body(std::string_view text) { return answer.on_body(slice_of(pool, text)); }
     std::string ready() {
         SliceQueue out;
-        answer.take_ready(out);
+        answer.take_ready([&out](Slice part) { out.push(std::move(part)); });
         return text_of(out);
     }
     std::string rest() {
-        SliceQueue out;
-        answer.take_rest(out);
-        return text_of(out);
+        return text_of(answer.take_rest());
     }
 
     BufferPool pool{64 << 20};
