@@ -12,6 +12,7 @@ namespace sluice::fleet {
 namespace {
 
 constexpr std::size_t kVersionReplyMax = 16 * 1024;
+constexpr std::size_t kLifeReplyMax = 64 * 1024;
 constexpr std::uint32_t kSilencesForNixl = 2;  // rounds in a row, to sit out a start-up
 constexpr Duration kUnansweredWaitMax = std::chrono::seconds(2);
 
@@ -47,8 +48,10 @@ ContractWatch::ContractWatch(KeeperContext& context, Instance& instance, http::U
       changed_(changed),
       asked_(asked),
       bootstrap_pool_(context.loop, io::Address(), probe_connections(context)),
+      lifeline_(context.loop, Delegate<void()>::to<&ContractWatch::lifeline_broke>(*this)),
       query_(context, Probe::Done::to<&ContractWatch::on_query>(*this)),
       version_(context, Probe::Done::to<&ContractWatch::on_version>(*this)),
+      life_(context, Probe::Done::to<&ContractWatch::on_life>(*this)),
       timer_(Delegate<void()>::to<&ContractWatch::begin_round>(*this)) {
     if (!has_bootstrap()) return;
     const auto endpoint = parse_url(instance.bootstrap_url);
@@ -69,7 +72,7 @@ void ContractWatch::follow_address() {
 
 void ContractWatch::ask_now() {
     if (stopped_ || !instance_.address.valid()) return;  // follow_address() comes when it is known
-    if (query_.active() || version_.active())
+    if (asking())
         ask_again_ = true;
     else
         context_.loop.arm(timer_, Duration::zero());
@@ -82,6 +85,9 @@ void ContractWatch::set_alive(bool alive) {
 }
 
 void ContractWatch::begin_round() {
+    // Doubts that come while the question is on its way need another one.
+    doubts_ = instance_.state->ids_doubts.load(std::memory_order_acquire);
+    lives_ = false;
     if (!has_bootstrap()) return ask_version();
     query_.get(bootstrap_pool_, {bootstrap_host_, "/query", kBootstrapReplyMax, false});
 }
@@ -103,8 +109,14 @@ void ContractWatch::take_reply(const BootstrapReply& reply) {
     // moment counts.
     const bool complete = !reply.ranks.empty() && (agrees || complete_shape_ == reply.shape);
     if (is_restart(instance_.ranks, reply.ranks)) {
+        a_new_life_ = true;
         context_.log(instance_, "was restarted: its engine ids have changed");
         instance_.ranks.clear();
+        // Nobody else noticed: a prefill of before is worth nothing now.
+        std::uint32_t none_new = doubts_;
+        if (instance_.ids_confirmed == doubts_ &&
+            instance_.state->ids_doubts.compare_exchange_strong(none_new, doubts_ + 1))
+            ++doubts_;
         changed_();
     }
     if (complete) complete_shape_ = reply.shape;
@@ -115,8 +127,8 @@ void ContractWatch::take_reply(const BootstrapReply& reply) {
                                     reply.ranks.front().engine_id);
         changed_();
     }
-    // Behind the publication, so that nobody trusts the ids of before.
-    if (complete) instance_.state->ids_doubtful.store(false, std::memory_order_release);
+    if (complete && std::exchange(instance_.ids_confirmed, doubts_) != doubts_) changed_();
+    if (complete) lifeline_.hold(bootstrap_pool_.address(), std::exchange(a_new_life_, false));
     end_round(complete && agrees ? context_.options.bootstrap_refresh
                                  : context_.options.bootstrap_retry);
 }
@@ -124,6 +136,13 @@ void ContractWatch::take_reply(const BootstrapReply& reply) {
 void ContractWatch::unanswered(const std::string& why) {
     last_reply_.reset();
     ++unanswered_;
+    if (instance_.dialect == DialectKind::Mooncake && !instance_.ids_sure()) {
+        // Dead, or alive without its bootstrap server? Asked in vain means the latter: what is dead
+        // and comes back opens its API last.
+        if (!lives_)
+            return life_.get(api_pool_, {instance_.host_header, "/health", kLifeReplyMax, true});
+        if (std::exchange(instance_.ids_asked_in_vain, doubts_) != doubts_) changed_();
+    }
     if (context_.options.connector == KvConnector::Auto) {
         if (instance_.dialect == DialectKind::Unknown && alive_ && unanswered_ >= kSilencesForNixl)
             set_dialect(DialectKind::Nixl, "its bootstrap server does not answer (" + why + ")");
@@ -134,6 +153,18 @@ void ContractWatch::unanswered(const std::string& why) {
         context_.log(instance_, "has a bootstrap server, " + instance_.bootstrap_url +
                                     ", without a usable answer: " + why);
     end_round(retry_wait());
+}
+
+void ContractWatch::lifeline_broke() {
+    if (stopped_) return;
+    instance_.state->ids_doubts.fetch_add(1, std::memory_order_acq_rel);
+    ask_now();
+}
+
+void ContractWatch::on_life(const ProbeAnswer& answer) {
+    if (answer.status == 0) return end_round(retry_wait());
+    lives_ = true;
+    query_.get(bootstrap_pool_, {bootstrap_host_, "/query", kBootstrapReplyMax, false});
 }
 
 void ContractWatch::ask_version() {
@@ -194,6 +225,8 @@ void ContractWatch::stop() {
     timer_.cancel();
     query_.cancel();
     version_.cancel();
+    life_.cancel();
+    lifeline_.let_go();
     bootstrap_pool_.drain();
 }
 

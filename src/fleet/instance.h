@@ -37,6 +37,9 @@ enum class Breaker : std::uint8_t { Closed, Open, HalfOpen };
 struct alignas(64) InstanceState {
     // -- load, exact: raised when a leg is sent, lowered when it has ended
     std::atomic<std::int32_t> in_flight{0};
+    // -- how often its engine ids came into doubt: something broke that breaks when it dies, so it
+    // may have been restarted since. See Instance::ids_sure().
+    std::atomic<std::uint32_t> ids_doubts{0};
     std::atomic<std::int64_t> pending_bytes{0};  // prompt bytes of prefills in flight
     // -- health (health.h)
     std::atomic<std::uint32_t> consecutive_failures{0};
@@ -44,9 +47,6 @@ struct alignas(64) InstanceState {
     std::atomic<bool> reachable{true};  // active probes; false takes it out of use
     // -- asks of the keeper
     std::atomic<bool> refresh_wanted{false};  // ask its bootstrap server again
-    // A connection to it broke, so it may have been restarted: its engine ids count for little
-    // until its bootstrap server has answered again.
-    std::atomic<bool> ids_doubtful{false};
     // -- health again
     std::atomic<std::int64_t> retry_at_ns{0};    // Open: when to try again
     std::atomic<std::uint32_t> openings{0};      // in a row, for the back-off
@@ -55,6 +55,13 @@ struct alignas(64) InstanceState {
     std::atomic<std::uint64_t> requests{0};
     std::atomic<std::uint64_t> failures{0};
     std::atomic<std::uint64_t> rank_cursor{0};  // round robin over dp ranks
+
+    // Returns how often it was doubted, this time included.
+    std::uint32_t doubt_ids() {
+        const auto doubts = ids_doubts.fetch_add(1, std::memory_order_acq_rel) + 1;
+        refresh_wanted.store(true, std::memory_order_release);
+        return doubts;
+    }
 };
 static_assert(sizeof(InstanceState) == 64, "a leg touches one cache line of its instance");
 
@@ -86,6 +93,19 @@ struct Instance {
     // Of a mooncake prefill, complete and sorted; empty: not known yet.
     std::vector<DataParallelRank> ranks;
     std::shared_ptr<InstanceState> state;
+    // The number of doubts after which the bootstrap server named these ranks, and after which it
+    // was asked in vain. Part of the snapshot, so that nobody takes ids of before for confirmed.
+    std::uint32_t ids_confirmed = 0;
+    std::uint32_t ids_asked_in_vain = 0;
+
+    // Whether the ranks are those of its present life, as far as anybody can know.
+    bool ids_sure() const {
+        return ids_confirmed == state->ids_doubts.load(std::memory_order_acquire);
+    }
+    // Whether the bootstrap server was asked in vain after it was doubted that often.
+    bool ids_without_answer(std::uint32_t doubts) const {
+        return static_cast<std::int32_t>(ids_asked_in_vain - doubts) >= 0;
+    }
 
     bool usable() const {
         return address.valid() && state->reachable.load(std::memory_order_relaxed);

@@ -85,7 +85,8 @@ void Keeper::Impl::publish() {
     }
     next->models_json = merged_models(before->models_json);
     const auto same = [](const Instance& a, const Instance& b) {
-        return a.address == b.address && a.dialect == b.dialect && a.ranks == b.ranks;
+        return a.address == b.address && a.dialect == b.dialect && a.ranks == b.ranks &&
+               a.ids_confirmed == b.ids_confirmed && a.ids_asked_in_vain == b.ids_asked_in_vain;
     };
     // Up and down are in the shared state; they matter here for what they do to the models.
     if (next->models_json == before->models_json &&

@@ -60,6 +60,8 @@ public:
     void turned_away();
     void client_gone();
     void client_drained();
+    // Between turns: there is a new snapshot.
+    void fleet_changed();
     bool done() const { return phase_ == Phase::Done; }
 
 private:
@@ -76,6 +78,8 @@ private:
     bool choose_instances();
     void start_prefill();
     void start_decode();
+    bool settle_rank();
+    bool fail_restarted();
     Duration decode_delay();
     AttemptFacts attempt_facts() const;
     bool prefill_suspect() const;
@@ -92,6 +96,7 @@ private:
 
     // -- what the legs say (exchange_legs.cpp)
     void prefill_done();
+    void doubt_ids_again();
     void prefill_refused(std::uint16_t status);
     void decode_verdict(DecodeAnswer::Verdict verdict);
     void decode_refused();
@@ -145,7 +150,9 @@ private:
     relay::Relay::Opened transfer_;  // if relayed_
 
     const Dialect* dialect_ = nullptr;
-    fleet::DataParallelRank rank_;  // of this attempt
+    fleet::DataParallelRank rank_;       // of this attempt
+    std::uint32_t ids_doubts_ = 0;       // of P when its leg began
+    std::uint32_t ids_doubts_done_ = 0;  // ... and when it had answered
     Leg* prefill_ = nullptr;
     Leg* decode_ = nullptr;
     Gathered prefill_answer_;

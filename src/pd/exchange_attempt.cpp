@@ -1,10 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // One attempt: choose a pair, start the legs in the dialect's order.
+#include <algorithm>
+
 #include "json/value.h"
 #include "pd/exchange.h"
 #include "pd/proxy.h"
 
 namespace sluice::pd {
+
+namespace {
+
+// While P's engine ids are in doubt: how often D's leg looks whether they are confirmed, and how
+// long after P's answer that goes on.
+constexpr Duration kIdsPoll = std::chrono::milliseconds(2);
+constexpr Duration kIdsWaitMax = std::chrono::seconds(5);
+
+}  // namespace
 
 std::string_view Exchange::affinity_key(char (&scratch)[256]) const {
     if (const auto session = client_->request().fields.find(http::FieldId::XSessionId))
@@ -116,6 +127,9 @@ void Exchange::start_prefill() {
         end_legs();
         return answer_error(503, "out of buffer memory", Outcome::Overload);
     }
+    // Asked anew even if it was asked in vain: the answer that counts is of after this.
+    if (!instance.ids_sure()) instance.state->doubt_ids();
+    ids_doubts_ = instance.state->ids_doubts.load(std::memory_order_acquire);
     timeline_.prefill_began = proxy_.loop_.now();
     timeline_.prefill_out += message.bytes() - message[0].size;  // less the head
     prefill_->send(proxy_.pool(fleet::Role::Prefill, timeline_.prefill_index), std::move(message),
@@ -132,9 +146,9 @@ void Exchange::start_prefill() {
 }
 
 bool Exchange::prefill_suspect() const {
-    const fleet::InstanceState& state = *proxy_.fleet_->prefill[timeline_.prefill_index].state;
-    return state.consecutive_failures.load(std::memory_order_relaxed) > 0 ||
-           state.ids_doubtful.load(std::memory_order_relaxed);
+    const fleet::Instance& instance = proxy_.fleet_->prefill[timeline_.prefill_index];
+    return instance.state->consecutive_failures.load(std::memory_order_relaxed) > 0 ||
+           !instance.ids_sure();
 }
 
 Duration Exchange::decode_delay() {
@@ -144,8 +158,52 @@ Duration Exchange::decode_delay() {
                                                        proxy_.options_.decode_delay_max);
 }
 
+// Makes rank_ what it is in P's present life: P's leg went to whoever listens there now, and a
+// decode that is told an engine id of a former life waits for a dead port. The ids of before serve
+// on only if P lives without its bootstrap server. False: D's leg has to wait (a timer or P's
+// answer looks again), or the attempt has failed.
+bool Exchange::settle_rank() {
+    const fleet::Instance& instance = proxy_.fleet_->prefill[timeline_.prefill_index];
+    const auto known =
+        std::ranges::find(instance.ranks, rank_.rank, &fleet::DataParallelRank::rank);
+    const bool is_known = known != instance.ranks.end();
+    if (!instance.ids_sure() || !is_known) {
+        if (prefill_done_ && is_known && instance.ids_without_answer(ids_doubts_done_)) return true;
+        if (!prefill_done_ || proxy_.loop_.now() - timeline_.prefill_ended < kIdsWaitMax) {
+            proxy_.loop_.arm(phase_timer_, kIdsPoll);
+            return false;
+        }
+        return fail_restarted();
+    }
+    if (known->engine_id == rank_.engine_id) return true;
+    // A prefill that began before the restart was computed by nobody who still lives.
+    const bool same_life =
+        !prefill_done_ || ids_doubts_ == instance.state->ids_doubts.load(std::memory_order_acquire);
+    // The relay's transfer was opened with the worker of before.
+    if (!same_life || relayed_) return fail_restarted();
+    rank_ = *known;
+    return true;
+}
+
+// D waits for blocks that have gone with P's former life, and nobody will tell it.
+void Exchange::fleet_changed() {
+    if (phase_ != Phase::Trying || whole_on_decode_ || dialect_->order() != LegOrder::Concurrent)
+        return;
+    const auto& ranks = proxy_.fleet_->prefill[timeline_.prefill_index].ranks;
+    if (decode_->sent() && std::ranges::find(ranks, rank_) == ranks.end()) fail_restarted();
+}
+
+bool Exchange::fail_restarted() {
+    AttemptFailure failure;
+    failure.message = "the prefill instance was restarted";
+    prefill_done_ = false;
+    attempt_failed(std::move(failure));
+    return false;
+}
+
 void Exchange::start_decode() {
     if (decode_->sent()) return;
+    if (!whole_on_decode_ && dialect_->order() == LegOrder::Concurrent && !settle_rank()) return;
     phase_timer_.cancel();
     const fleet::Instance& instance = proxy_.fleet_->decode[timeline_.decode_index];
     SliceQueue message;

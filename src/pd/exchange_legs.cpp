@@ -94,8 +94,7 @@ void Exchange::on_leg_failed(Leg& leg, const LegFailure& failure) {
     if (&leg == prefill_) {
         prefill_ = nullptr;
         tried_prefill_ |= 1ULL << timeline_.prefill_index;
-        if (!failure.timed_out && !failure.client.is_local())
-            leg.state().ids_doubtful.store(true, std::memory_order_relaxed);
+        if (!failure.timed_out && !failure.client.is_local()) leg.state().doubt_ids();
         leg.state().refresh_wanted.store(true, std::memory_order_relaxed);
         if (relayed_) proxy_.relay_->failed(transfer_.transfer, false);
         return attempt_failed(std::move(attempt));
@@ -159,8 +158,21 @@ void Exchange::prefill_done() {
         if (prefill_has_stopped()) return;
         proxy_.relay_->ready(transfer_.transfer);
     }
-    if (!decode_->sent()) return start_decode();
+    if (!decode_->sent()) {
+        doubt_ids_again();
+        return start_decode();
+    }
     arm_first_token_timer();
+}
+
+// P answers, so its bootstrap server is there as well; what was asked before that counts for
+// little.
+void Exchange::doubt_ids_again() {
+    const fleet::Instance& instance = proxy_.fleet_->prefill[timeline_.prefill_index];
+    ids_doubts_done_ = ids_doubts_;
+    if (dialect_->order() != LegOrder::Concurrent || instance.ids_sure()) return;
+    ids_doubts_done_ = instance.state->doubt_ids();
+    if (ids_doubts_done_ == ids_doubts_ + 1) ids_doubts_ = ids_doubts_done_;
 }
 
 void Exchange::prefill_refused(std::uint16_t status) {

@@ -257,8 +257,7 @@ std::size_t Proxy::find_candidates(fleet::Role role, std::uint64_t excluded, std
             if (!can_serve(instance, with_dialect)) continue;
             if (kind.heed_breakers && !fleet::may_try(*instance.state, loop_.now())) continue;
             if (kind.heed_breakers && with_dialect &&
-                instance.dialect == fleet::DialectKind::Mooncake &&
-                instance.state->ids_doubtful.load(std::memory_order_acquire))
+                instance.dialect == fleet::DialectKind::Mooncake && !instance.ids_sure())
                 continue;
             found[count++] = static_cast<std::uint16_t>(instance.index);
         }
@@ -364,6 +363,7 @@ void Proxy::follow_fleet() {
     for (const fleet::Role role : {fleet::Role::Prefill, fleet::Role::Decode})
         for (const fleet::Instance& instance : fleet_->of(role))
             if (instance.address.valid()) pool(role, instance.index).set_address(instance.address);
+    exchanges_.for_each([](Exchange& exchange) { exchange.fleet_changed(); });
     if (relay_ != nullptr) follow_prefills();
 }
 

@@ -30,6 +30,10 @@ void EngineProcess::start() { process = std::make_unique<Process>(command, log, 
 void EngineProcess::kill_hard() {
     process->signal(SIGKILL);
     process->wait(5);
+    // The kernel takes a dead process's rings down a little later, and their listeners with them.
+    for (const int each : {port, bootstrap_port})
+        for (int tries = 0; !is_port_free(each) && tries < 5000; ++tries)
+            std::this_thread::sleep_for(1ms);
 }
 
 void EngineProcess::fault(const std::string& json) const {

@@ -188,6 +188,47 @@ TEST_P(PdTest, ARestartedPrefillIsUsedUnderItsNewId) {
     EXPECT_EQ(text_of(after.body), single("after"));
 }
 
+// Back before any probe could have missed it, under load. Under its old engine id a decode would
+// wait until a deadline, and the client with it: 504.
+TEST_P(PdTest, APrefillThatIsRestartedAtOnceIsNeverUsedUnderItsOldId) {
+    FleetPlan quick = plan(1, 2);
+    quick.engine_flags = {"--sim-ttft-ms", "1", "--sim-itl-ms", "0", "--sim-output-tokens", "3"};
+    quick.proxy_flags = {"--health-interval", "3600"};
+    start(quick);
+    const std::string expected = single("same");
+    std::atomic<bool> stop{false};
+    std::atomic<int> right{0}, refused{0}, other{0};
+    std::vector<std::thread> clients;
+    for (int i = 0; i < 4; ++i)
+        clients.emplace_back([&, i] {
+            for (int n = 0; !stop; ++n) {
+                const HttpAnswer answer = chat("same", (n + i) % 2 == 0);
+                if (answer.status == 200 && text_of(answer.body) == expected) {
+                    ++right;
+                } else if (answer.status == 502 || answer.status == 503) {
+                    ++refused;
+                    std::this_thread::sleep_for(2ms);
+                } else if (++other < 5) {
+                    std::printf("%d %s\n", answer.status, answer.body.c_str());
+                }
+            }
+        });
+    for (int life = 0; life < 5; ++life) {
+        const int before = right;
+        while (right < before + 20 && other == 0) std::this_thread::sleep_for(1ms);
+        prefills_[0].kill_hard();
+        prefills_[0].start();
+    }
+    const int before = right;
+    while (right < before + 20 && other == 0) std::this_thread::sleep_for(1ms);
+    stop = true;
+    for (auto& client : clients) client.join();
+    std::printf("5 restarts: %d right, %d refused meanwhile, %d else\n", right.load(),
+                refused.load(), other.load());
+    EXPECT_EQ(other, 0);
+    expect_at_rest();
+}
+
 TEST_P(PdTest, HungInstancesEndWithinTheDeadlines) {
     FleetPlan one = plan(1, 1);
     one.proxy_flags = {"--prefill-timeout", "1", "--first-token-timeout", "1", "--retries", "0",

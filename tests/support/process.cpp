@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <filesystem>
@@ -140,16 +141,28 @@ int Process::open_descriptors() const {
     return count;
 }
 
+// Below the range that the kernel gives to connections (32768 and up): a server that is killed and
+// started again would otherwise find its port taken by somebody's connection, now and then.
 int free_port() {
+    constexpr unsigned kFirst = 15'000, kCount = 17'000;
+    static std::atomic<unsigned> next{static_cast<unsigned>(::getpid()) * 37U};
+    while (true) {
+        const int port = static_cast<int>(kFirst + next++ % kCount);
+        if (is_port_free(port)) return port;
+    }
+}
+
+bool is_port_free(int port) {
     const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+    const int yes = 1;  // what lingers of old connections does not count
+    ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
     sockaddr_in address{};
     address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    ::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
-    socklen_t size = sizeof address;
-    ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
+    address.sin_addr.s_addr = htonl(INADDR_ANY);
+    address.sin_port = htons(static_cast<std::uint16_t>(port));
+    const bool free = ::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
     ::close(fd);
-    return ntohs(address.sin_port);
+    return free;
 }
 
 HttpAnswer http_call(int port, const std::string& method, const std::string& path,

@@ -33,8 +33,9 @@ private:
     std::string log_path_;
 };
 
-// A port that nobody listens on now.
+// A port that nobody listens on now, and that no connection is given.
 int free_port();
+bool is_port_free(int port);
 
 struct HttpAnswer {
     int status = 0;  // 0: no answer

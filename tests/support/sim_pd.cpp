@@ -18,6 +18,12 @@ std::string error_answer(int status) {
                          std::to_string(status) + "}}");
 }
 
+// The keeper's: /health, and /v1/models, which is not here.
+void answer_probe(RawConnection& connection) {
+    connection.send(answer_of(200, "application/json", "{}"));
+    connection.next_request();
+}
+
 std::string chunk(std::string_view bytes) {
     char size[24];
     std::snprintf(size, sizeof size, "%zx\r\n", bytes.size());
@@ -123,7 +129,13 @@ SimPrefill::SimPrefill(io::Loop& loop, Ledger& ledger, Rng& rng, const Misbehavi
       nixl_(nixl),
       peer_(loop, [this](RawConnection& c, const RawRequest& r) { answer(c, r); }) {}
 
+void Ledger::note_told(const Transfer& transfer) {
+    former_lives += !transfer.told.empty() && !transfer.engine_id.empty() &&
+                    transfer.told != transfer.engine_id;
+}
+
 void SimPrefill::answer(RawConnection& connection, const RawRequest& request) {
+    if (request.method == "GET") return answer_probe(connection);
     const std::string id = member_of(request.body, "id");
     if (member_of(request.body, "max_tokens") != "1" ||
         member_of(request.body, "min_tokens") != "1")
@@ -140,6 +152,7 @@ void SimPrefill::answer(RawConnection& connection, const RawRequest& request) {
     if (++entry.prefills > 1) ledger_.violation("a transfer id was used twice on P: " + transfer);
     entry.prompt = id;
     entry.engine_id = sender_.engine_id();
+    ledger_.note_told(entry);
 
     const std::string params =
         nixl_
@@ -170,6 +183,7 @@ SimDecode::SimDecode(io::Loop& loop, Ledger& ledger, Rng& rng, const Misbehaviou
       peer_(loop, [this](RawConnection& c, const RawRequest& r) { answer(c, r); }) {}
 
 void SimDecode::answer(RawConnection& connection, const RawRequest& request) {
+    if (request.method == "GET") return answer_probe(connection);
     const std::uint64_t id = std::strtoull(member_of(request.body, "id").c_str(), nullptr, 10);
     const bool stream = member_of(request.body, "stream") == "true";
     if (request.body.find("evil") != std::string::npos)
@@ -185,6 +199,8 @@ void SimDecode::answer(RawConnection& connection, const RawRequest& request) {
         ledger_.violation("D without its parameters");
     const std::string bootstrap = member_of(request.body, "remote_bootstrap_addr");
     const std::string engine = member_of(request.body, "remote_engine_id");
+    entry.told = engine;
+    ledger_.note_told(entry);
     if (!bootstrap.empty()) {
         // As D's scheduler would: some time after the request has come.
         connection.after(std::chrono::microseconds(rng_.below(5000)),

@@ -40,13 +40,18 @@ struct Ledger {
         int prefills = 0;
         int decodes = 0;
         bool ready = false;
-        std::string engine_id;
+        std::string engine_id;  // of the P that got it
+        std::string told;       // ... and of the one that D was told
     };
     std::map<std::string, Transfer> transfers;
     KvLedger kv;
     std::vector<std::string> violations;  // empty at the end, or the test fails
+    // Decodes that were told another engine id than that of the prefill that got the request: one
+    // of a former life, so that they wait in vain, or the relay's.
+    int former_lives = 0;
 
     void violation(std::string what) { violations.push_back(std::move(what)); }
+    void note_told(const Transfer& transfer);
 };
 
 // The whole answer to prompt `id`, as D sends it.

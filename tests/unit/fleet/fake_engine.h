@@ -28,12 +28,12 @@ public:
     // A path that is not here gets 404.
     std::map<std::string, Reply> replies;
     std::map<std::string, int> asked;
+    http::ServerOptions options;
     std::map<std::string, std::string> authorization;  // of the latest question
     std::map<std::string, std::string> host_field;
 
     void start() {
-        server_.emplace(loop_, static_cast<http::RequestHandler&>(*this), http::ServerOptions(),
-                        1024);
+        server_.emplace(loop_, static_cast<http::RequestHandler&>(*this), options, 1024);
         const auto listener = loop_.io().listen(address_, false);
         ASSERT(listener.has_value());
         server_->add_listener(*listener);

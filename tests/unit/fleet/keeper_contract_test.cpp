@@ -212,6 +212,105 @@ TEST_F(KeeperContract, AMovedPrefillIsAskedAnew) {
     EXPECT_EQ(now()->prefill[0].bootstrap_url, "http://p.local:8998");
 }
 
+// -- doubt: what breaks when a prefill dies
+
+class KeeperDoubt : public KeeperContract {
+protected:
+    bool sure() const { return now()->prefill[0].ids_sure(); }
+    void keep_with_rare_probes() {
+        options_.health_interval = options_.bootstrap_refresh = 1h;
+        keep_prefill(KvConnector::Mooncake);
+        ASSERT_TRUE(until([&] { return ids() == Ids{"old"} && sure(); }));
+        run_for(10ms);
+    }
+};
+
+TEST_F(KeeperDoubt, ADeathIsSeenByTheSilentConnection) {
+    api();
+    FakeEngine& boot = bootstrap(query_reply({"old"}));
+    keep_with_rare_probes();
+    stop(boot);
+    ASSERT_TRUE(until([&] { return !sure(); }, 2ms)) << "long before a probe";
+    EXPECT_EQ(ids(), Ids{"old"});
+    boot.replies["/query"].body = query_reply({"new"});
+    boot.start();
+    bool sure_of_old = false;
+    ASSERT_TRUE(until(
+        [&] {
+            sure_of_old |= sure() && ids() == Ids{"old"};
+            return sure();
+        },
+        2s));
+    EXPECT_EQ(ids(), Ids{"new"});
+    EXPECT_FALSE(sure_of_old);
+    // And so the next time, although that comes at once.
+    run_for(1ms);
+    stop(boot);
+    ASSERT_TRUE(until([&] { return !sure(); }, 2ms));
+}
+
+TEST_F(KeeperDoubt, AnAnswerDoesNotLiftADoubtThatCameWhileItWasOnItsWay) {
+    api();
+    FakeEngine& boot = bootstrap(query_reply({"old"}));
+    keep_with_rare_probes();
+    const int asked = boot.asked["/query"];
+    now()->prefill[0].state->doubt_ids();
+    ASSERT_TRUE(until([&] { return boot.asked["/query"] == asked + 1; }));
+    now()->prefill[0].state->doubt_ids();
+    ASSERT_TRUE(until([&] { return boot.asked["/query"] == asked + 2; }));
+    EXPECT_FALSE(sure()) << "the first answer has come, and says nothing of the second doubt";
+    ASSERT_TRUE(until([&] { return sure(); }, 100ms));
+}
+
+TEST_F(KeeperDoubt, OneThatLivesWithoutItsBootstrapServerWasAskedInVain) {
+    api();
+    FakeEngine& boot = bootstrap(query_reply({"old"}));
+    keep_with_rare_probes();
+    stop(boot);
+    ASSERT_TRUE(until([&] { return !sure(); }));
+    const auto doubts = now()->prefill[0].state->ids_doubts.load();
+    ASSERT_TRUE(until([&] { return now()->prefill[0].ids_without_answer(doubts); }, 3s));
+    EXPECT_FALSE(sure());
+}
+
+TEST_F(KeeperDoubt, ADeadOneIsNotAskedInVain) {
+    FakeEngine& p = api();
+    FakeEngine& boot = bootstrap(query_reply({"old"}));
+    keep_with_rare_probes();
+    stop(p);
+    stop(boot);
+    ASSERT_TRUE(until([&] { return !sure(); }));
+    const auto doubts = now()->prefill[0].state->ids_doubts.load();
+    run_for(10s);
+    EXPECT_FALSE(now()->prefill[0].ids_without_answer(doubts));
+}
+
+TEST_F(KeeperDoubt, AServerThatEndsSilentConnectionsIsNotAskedWithoutEnd) {
+    api();
+    FakeEngine& boot = bootstrap(query_reply({"old"}), false);
+    boot.options.idle_timeout = 20ms;
+    boot.start();
+    keep_with_rare_probes();
+    const int asked = boot.asked["/query"];
+    run_for(20s);
+    EXPECT_LT(boot.asked["/query"] - asked, 25);
+    EXPECT_GT(boot.asked["/query"] - asked, 5);
+    EXPECT_EQ(ids(), Ids{"old"});
+}
+
+TEST_F(KeeperDoubt, ARestartThatNobodyNoticedIsADoubtToo) {
+    api();
+    FakeEngine& boot = bootstrap(query_reply({"old"}));
+    keep_with_rare_probes();
+    const auto doubts = now()->prefill[0].state->ids_doubts.load();
+    boot.replies["/query"].body = query_reply({"new"});
+    want_refresh();
+    ASSERT_TRUE(until([&] { return ids() == Ids{"new"}; }, 1s));
+    EXPECT_NE(now()->prefill[0].state->ids_doubts.load(), doubts)
+        << "a prefill of before is worth nothing";
+    EXPECT_TRUE(sure());
+}
+
 // -- auto
 
 TEST_F(KeeperContract, AutoIsMooncakeWhenQueryAnswers) {
