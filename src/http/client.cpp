@@ -3,8 +3,6 @@
 
 #include <cerrno>
 
-#include <cerrno>
-
 #include "http/client_connection.h"
 
 namespace sluice::http {
@@ -122,7 +120,10 @@ ClientConnection::ClientConnection(UpstreamPool& pool)
       address_(pool.address_),
       stream_(pool.loop_, *this),
       deadline_(Delegate<void()>::to<&ClientConnection::on_deadline>(*this)),
-      report_(Delegate<void()>::to<&ClientConnection::report_unconnected>(*this)) {}
+      report_(Delegate<void()>::to<&ClientConnection::report_unconnected>(*this)) {
+    // An early refusal of a body must not be lost in the failure to send the rest of it.
+    stream_.read_on_when_sending_fails();
+}
 
 void ClientConnection::connect() {
     Error error{Errc::LimitReached};
@@ -239,7 +240,8 @@ void ClientConnection::answer_complete(bool reusable) {
     ClientRequest* request = std::exchange(request_, nullptr);
     request->connection_ = nullptr;
     // An answer before the request was sent leaves the rest of the request in the way.
-    reusable = reusable && head_.keep_alive && stream_.unsent() == 0;
+    reusable =
+        reusable && head_.keep_alive && stream_.unsent() == 0 && !stream_.sending_has_failed();
     head_.bytes = Slice();
     if (reusable) {
         state_ = State::Idle;

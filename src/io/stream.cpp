@@ -32,7 +32,7 @@ void Stream::open(Socket connected) {
     state_ = State::Open;
     socket_ = connected;
     ended_ = broken_ = congested_ = finish_wanted_ = close_when_sent_ = reset_ = closed_pending_ =
-        false;
+        sending_failed_ = false;
     sent_total_ = mark_ = 0;
 }
 
@@ -69,14 +69,15 @@ void Stream::arm_receive() {
 }
 
 void Stream::send(Slice bytes) {
-    if (broken_ || (state_ != State::Open && state_ != State::Connecting)) return;
+    if (broken_ || sending_failed_ || (state_ != State::Open && state_ != State::Connecting))
+        return;
     queue_.push(std::move(bytes));
     if (queue_.bytes() > limits::kSendHighWater) congested_ = true;
     loop_.defer(flush_);
 }
 
 void Stream::send_all(SliceQueue& bytes) {
-    if (broken_ || (state_ != State::Open && state_ != State::Connecting)) {
+    if (broken_ || sending_failed_ || (state_ != State::Open && state_ != State::Connecting)) {
         bytes.clear();
         return;
     }
@@ -109,7 +110,7 @@ void Stream::start_send() {
         if (close_when_sent_) close();  // nothing more can be sent
         return;
     }
-    if (send_.valid()) return;
+    if (send_.valid() || sending_failed_) return;
     if (!queue_.empty()) {
         send_ = loop_.io().send(socket_, queue_, *this);
         return;
@@ -152,6 +153,7 @@ void Stream::on_received(Completion& completion) {
     receive_ = {};
     if (state_ == State::Closing) return close_if_drained();
     if (broken_) return;  // a send found out first
+    if (sending_failed_ && completion.result <= 0) return break_off(send_error_);
     if (completion.result < 0) return break_off(connection_error(-completion.result));
     if (completion.result == 0) {
         ended_ = true;
@@ -165,7 +167,7 @@ void Stream::on_sent_some(Completion& completion) {
     send_ = {};
     if (state_ == State::Closing) return close_if_drained();
     if (broken_) return;  // a receive found out first, and the queue is gone
-    if (completion.result < 0) return break_off(connection_error(-completion.result));
+    if (completion.result < 0) return sending_failed(connection_error(-completion.result));
     sent_total_ += static_cast<std::uint64_t>(completion.result);
     queue_.pop_bytes(static_cast<std::size_t>(completion.result));
     if (!queue_.empty()) {
@@ -178,6 +180,14 @@ void Stream::on_sent_some(Completion& completion) {
         congested_ = false;
         events_.on_drained();
     }
+}
+
+void Stream::sending_failed(Error error) {
+    const bool peer_gone = error.code == Errc::ConnectionReset;
+    if (!reads_on_ || !peer_gone || !receive_.valid() || close_when_sent_) return break_off(error);
+    sending_failed_ = true;
+    send_error_ = error;
+    queue_.clear();
 }
 
 void Stream::break_off(Error error) {

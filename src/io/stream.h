@@ -61,6 +61,10 @@ public:
     void finish_sending();
     // After everything queued has been sent: close().
     void close_when_sent();
+    // A send that fails since the peer has gone ends the reading only when what the peer had sent
+    // before has been read: it may say why. For who waits for an answer.
+    void read_on_when_sending_fails() { reads_on_ = true; }
+    bool sending_has_failed() const { return sending_failed_ || broken_; }
     // Now. Unsent bytes are dropped. `reset`: the peer is to see a break, not an orderly end.
     void close(bool reset = false);
 
@@ -82,6 +86,7 @@ private:
     void flush();
     void start_send();
     void break_off(Error error);
+    void sending_failed(Error error);
     void close_if_drained();
 
     Loop& loop_;
@@ -91,6 +96,9 @@ private:
     bool reading_wanted_ = false;
     bool ended_ = false;  // the peer's end was read
     bool broken_ = false;
+    bool reads_on_ = false;
+    bool sending_failed_ = false;  // with send_error_, and what is left to read is being read
+    Error send_error_{};
     bool congested_ = false;
     bool finish_wanted_ = false;
     bool close_when_sent_ = false;

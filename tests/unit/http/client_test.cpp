@@ -316,6 +316,44 @@ TEST(HttpClient, AnEarlyAnswerIsReadAndTheConnectionNotReused) {
     EXPECT_EQ(bench.pool->open(), 0U) << "the rest of the request is not sent";
 }
 
+// The peer refuses and goes while the body is still being sent: the failing send may be noticed
+// before the answer that lies there unread.
+TEST(HttpClient, AnEarlyAnswerSurvivesTheFailureToSendTheRest) {
+    const std::string head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 600000\r\n\r\n";
+    const std::string answer =
+        "HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno";
+    int cut = 0;
+    for (std::uint64_t seed = 1; seed <= 300; ++seed) {
+        io::sim::Faults faults;
+        faults.late_completion = faults.reorder = faults.split_read = 0.5;
+        for (const bool whole : {true, false}) {
+            ClientBench bench({}, faults, seed);
+            bench.upstream->when_accepted = [&](Recorder& end) {
+                end.stream.set_reading(true);
+                end.when_bytes = [&](Slice&) {
+                    if (end.stream.closing()) return;
+                    // In the middle of the head, if not whole.
+                    end.send(whole ? answer : answer.substr(0, 20 + seed % 40));
+                    end.stream.close_when_sent();
+                };
+            };
+            Asker& asker = bench.start(head + std::string(600'000, 'x'));
+            ASSERT_TRUE(bench.run_until_over(asker)) << seed;
+            EXPECT_EQ(asker.violation, "");
+            EXPECT_EQ(bench.pool->idle(), 0U);
+            if (!whole) {
+                ASSERT_TRUE(asker.failure) << seed;
+                cut += asker.failure->answered;
+                continue;
+            }
+            EXPECT_FALSE(asker.failure) << seed << ": " << asker.failure->describe();
+            EXPECT_EQ(asker.status, 413) << seed;
+            EXPECT_EQ(asker.body, "no") << seed;
+        }
+    }
+    EXPECT_EQ(cut, 300) << "what had come was read";
+}
+
 // ---- failures
 
 TEST(HttpClient, TruncatedAnswersAreFailures) {
