@@ -100,8 +100,7 @@ void report(InstanceState& state, Outcome outcome, Instant now, const HealthOpti
         case Breaker::Open:
             return;  // the late word of a leg that began before
         case Breaker::HalfOpen:
-            if (ticket == kAnyTicket ||
-                ticket == state.probe_ticket.load(std::memory_order_relaxed))
+            if (ticket == state.probe_ticket.load(std::memory_order_relaxed))
                 report_probe(state, outcome, now, options);
             return;
     }

@@ -32,17 +32,13 @@ struct Claim {
     explicit operator bool() const { return granted; }
 };
 
-// For a reporter that did not keep its ticket: taken for the probe if the instance is half-open. No
-// slot is ever lost that way, but an old leg's end can decide in the probe's place.
-inline constexpr std::uint32_t kAnyTicket = UINT32_MAX;
-
 // True if the instance may get a leg now. Does not change anything.
 bool may_try(const InstanceState& state, Instant now);
 // Call when the leg is really sent: takes the probe slot of a half-open instance (refused: somebody
 // else has it).
 Claim claim(InstanceState& state, Instant now);
 void report(InstanceState& state, Outcome outcome, Instant now, const HealthOptions& options,
-            std::uint32_t ticket = kAnyTicket);
+            std::uint32_t ticket);
 // It answers active probes again after it did not: an open breaker need not wait any longer for its
 // probe.
 void end_wait(InstanceState& state, Instant now);

@@ -193,10 +193,18 @@ void Exchange::end_prefill_leg() {
     }
 }
 
+// Once an attempt: by its leg, or in the place of one that has ended.
+void Exchange::judge_prefill(fleet::Outcome outcome) {
+    if (prefill_ != nullptr) return prefill_->report(outcome);
+    if (std::exchange(prefill_verdict_due_, false))
+        proxy_.report(*proxy_.fleet_->prefill[timeline_.prefill_index].state, outcome, prefill_ticket_);
+}
+
 void Exchange::end_legs() {
     if (Leg* leg = std::exchange(decode_, nullptr)) leg->cancel();
     close_transfer();
     end_prefill_leg();
+    judge_prefill(fleet::Outcome::Neutral);
     phase_timer_.cancel();
     idle_timer_.cancel();
 }
@@ -207,7 +215,7 @@ void Exchange::attempt_failed(AttemptFailure failure) {
         // P said 200, yet D could not go on: either may be at fault, so the next attempt avoids
         // both.
         const fleet::Instance& instance = proxy_.fleet_->prefill[timeline_.prefill_index];
-        proxy_.report(*instance.state, fleet::Outcome::Failure);
+        judge_prefill(fleet::Outcome::Failure);
         instance.state->refresh_wanted.store(true, std::memory_order_relaxed);
         tried_prefill_ |= 1ULL << timeline_.prefill_index;
     }
@@ -320,9 +328,7 @@ void Exchange::commit() {
     if (decode_ != nullptr)
         decode_->report(outcome_of(answer_.status()) == Outcome::Ok ? fleet::Outcome::Success
                                                                     : fleet::Outcome::Neutral);
-    if (!whole_on_decode_)
-        proxy_.report(*proxy_.fleet_->prefill[timeline_.prefill_index].state,
-                      fleet::Outcome::Success);
+    if (!whole_on_decode_) judge_prefill(fleet::Outcome::Success);
     const Slice lines = write_answer_fields();
     close_transfer();
     end_prefill_leg();

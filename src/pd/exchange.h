@@ -97,7 +97,7 @@ private:
     // -- what the legs say (exchange_legs.cpp)
     void prefill_done();
     void doubt_ids_again();
-    void prefill_refused(std::uint16_t status);
+    void prefill_refused(Leg& leg);
     void decode_verdict(DecodeAnswer::Verdict verdict);
     void decode_refused();
     AttemptFailure transport_failure(const Leg& leg, const LegFailure& failure) const;
@@ -108,6 +108,7 @@ private:
     void back_off();
     void end_legs();
     void end_prefill_leg();
+    void judge_prefill(fleet::Outcome outcome);
     void answer_failure(AttemptFailure& failure);
     void answer_error(std::uint16_t status, std::string_view message, Outcome outcome);
     void commit();
@@ -136,6 +137,8 @@ private:
     bool entered_ = false;          // counted by admission
     bool whole_on_decode_ = false;  // this attempt has no prefill leg
     bool prefill_done_ = false;
+    bool prefill_verdict_due_ = false;  // its leg ended well; whether it was of use is not known
+    std::uint32_t prefill_ticket_ = 0;
     bool decode_may_pull_ = false;     // D was sent its request, so it may wait for P's blocks
     bool relayed_ = false;             // D is told to pull through the KV relay
     bool direct_only_ = false;         // D did not reach it

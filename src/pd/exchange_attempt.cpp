@@ -71,8 +71,10 @@ bool Exchange::choose_instances() {
     char scratch[256];
     const std::string_view key = affinity_key(scratch);
     const fleet::Instance* prefill = nullptr;
+    Proxy::Pick pick;
     if (!whole_on_decode_) {
-        prefill = proxy_.pick(fleet::Role::Prefill, tried_prefill_, key, true);
+        pick = proxy_.pick(fleet::Role::Prefill, tried_prefill_, key, true);
+        prefill = pick.instance;
         if (prefill == nullptr) {
             if (!proxy_.options_.decode_fallback) {
                 answer_error(503, "no prefill instance can serve now", Outcome::Unavailable);
@@ -83,7 +85,7 @@ bool Exchange::choose_instances() {
         }
     }
     if (prefill != nullptr) {
-        prefill_ = proxy_.new_leg(*this, *prefill);
+        prefill_ = proxy_.new_leg(*this, pick);
         prefill_->enter_load(static_cast<std::int64_t>(client_->body().size));
         timeline_.prefill_index = prefill->index;
         dialect_ = dialect_of(prefill->dialect);
@@ -93,15 +95,15 @@ bool Exchange::choose_instances() {
             rank_ = prefill->ranks[turn % prefill->ranks.size()];
         }
     }
-    const fleet::Instance* decode = proxy_.pick(fleet::Role::Decode, tried_decode_, key, false);
-    if (decode == nullptr) {
+    pick = proxy_.pick(fleet::Role::Decode, tried_decode_, key, false);
+    if (pick.instance == nullptr) {
         end_legs();
         answer_error(503, "no decode instance can serve now", Outcome::Unavailable);
         return false;
     }
-    decode_ = proxy_.new_leg(*this, *decode);
+    decode_ = proxy_.new_leg(*this, pick);
     decode_->enter_load(0);
-    timeline_.decode_index = decode->index;
+    timeline_.decode_index = pick.instance->index;
     if (prefill != nullptr && dialect_->can_be_relayed()) open_transfer();
     return true;
 }

@@ -75,7 +75,10 @@ void Exchange::on_leg_body(Leg& leg, Slice bytes) {
 void Exchange::on_leg_end(Leg& leg) {
     if (&leg == prefill_) {
         prefill_ = nullptr;
-        return leg.status() < 300 ? prefill_done() : prefill_refused(leg.status());
+        if (leg.status() >= 300) return prefill_refused(leg);
+        prefill_ticket_ = leg.take_over_report();
+        prefill_verdict_due_ = true;
+        return prefill_done();
     }
     if (phase_ == Phase::Relaying) {
         decode_ = nullptr;
@@ -149,8 +152,7 @@ void Exchange::prefill_done() {
             failure.message = "the prefill instance's answer carries no kv_transfer_params";
             prefill_done_ = false;
             tried_prefill_ |= 1ULL << timeline_.prefill_index;
-            proxy_.report(*proxy_.fleet_->prefill[timeline_.prefill_index].state,
-                          fleet::Outcome::Failure);
+            judge_prefill(fleet::Outcome::Failure);
             return attempt_failed(std::move(failure));
         }
     }
@@ -175,7 +177,8 @@ void Exchange::doubt_ids_again() {
     if (ids_doubts_done_ == ids_doubts_ + 1) ids_doubts_ = ids_doubts_done_;
 }
 
-void Exchange::prefill_refused(std::uint16_t status) {
+void Exchange::prefill_refused(Leg& leg) {
+    const std::uint16_t status = leg.status();
     if (phase_ != Phase::Trying) return;
     if (relayed_) proxy_.relay_->failed(transfer_.transfer, true);
     AttemptFailure failure;
@@ -189,12 +192,10 @@ void Exchange::prefill_refused(std::uint16_t status) {
     writer.append(prefill_answer_.view().substr(0, limits::kUpstreamErrorBytesMax));
     failure.body.push(writer.finish());
     tried_prefill_ |= 1ULL << timeline_.prefill_index;
-    fleet::InstanceState& state = *proxy_.fleet_->prefill[timeline_.prefill_index].state;
     const fleet::Outcome health = health_of(status);
-    if (health == fleet::Outcome::Failure) {
-        proxy_.report(state, health);
-        state.refresh_wanted.store(true, std::memory_order_relaxed);
-    }
+    leg.report(health);
+    if (health == fleet::Outcome::Failure)
+        leg.state().refresh_wanted.store(true, std::memory_order_relaxed);
     attempt_failed(std::move(failure));
 }
 

@@ -5,7 +5,8 @@ namespace sluice::pd {
 
 using fleet::Outcome;
 
-Leg::Leg(io::Loop& loop, LegOwner& owner, LegEvents& events, const fleet::Instance& instance)
+Leg::Leg(io::Loop& loop, LegOwner& owner, LegEvents& events, const fleet::Instance& instance,
+         std::uint32_t ticket)
     : loop_(loop),
       owner_(owner),
       events_(&events),
@@ -13,6 +14,7 @@ Leg::Leg(io::Loop& loop, LegOwner& owner, LegEvents& events, const fleet::Instan
       request_(*this),
       deadline_(Delegate<void()>::to<&Leg::on_deadline>(*this)),
       index_(instance.index),
+      ticket_(ticket),
       role_(instance.role) {}
 
 Leg::~Leg() {
@@ -48,8 +50,12 @@ void Leg::leave_load() {
 void Leg::report(Outcome outcome) {
     if (reported_) return;
     reported_ = true;
-    if (outcome == Outcome::Failure) state_->failures.fetch_add(1, std::memory_order_relaxed);
-    owner_.report(*state_, outcome);
+    owner_.report(*state_, outcome, ticket_);
+}
+
+std::uint32_t Leg::take_over_report() {
+    reported_ = true;
+    return ticket_;
 }
 
 void Leg::end() {

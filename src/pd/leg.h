@@ -36,7 +36,8 @@ protected:
 class LegOwner {
 public:
     virtual void leg_ended(Leg& leg) = 0;
-    virtual void report(fleet::InstanceState& state, fleet::Outcome outcome) = 0;
+    virtual void report(fleet::InstanceState& state, fleet::Outcome outcome,
+                        std::uint32_t ticket) = 0;
 
 protected:
     ~LegOwner() = default;
@@ -44,7 +45,9 @@ protected:
 
 class Leg final : private http::ResponseEvents {
 public:
-    Leg(io::Loop& loop, LegOwner& owner, LegEvents& events, const fleet::Instance& instance);
+    // `ticket`: of the instance's half-open probe, if this leg is one (health.h).
+    Leg(io::Loop& loop, LegOwner& owner, LegEvents& events, const fleet::Instance& instance,
+        std::uint32_t ticket);
     ~Leg();
 
     // Counts as the instance's load from here on, so that a burst does not all choose the same one.
@@ -75,6 +78,8 @@ public:
 
     // What the leg's end says of its instance; once. Without it the leg is neutral.
     void report(fleet::Outcome outcome);
+    // The user reports in the leg's place, later, with the ticket that is returned.
+    std::uint32_t take_over_report();
 
     fleet::Role role() const { return role_; }
     std::uint32_t instance_index() const { return index_; }
@@ -98,6 +103,7 @@ private:
     Instant began_{};
     std::int64_t prompt_bytes_ = 0;
     std::uint32_t index_;
+    std::uint32_t ticket_;
     fleet::Role role_;
     std::uint16_t status_ = 0;
     bool sent_ = false;

@@ -266,15 +266,15 @@ std::size_t Proxy::find_candidates(fleet::Role role, std::uint64_t excluded, std
     return 0;
 }
 
-const fleet::Instance* Proxy::pick(fleet::Role role, std::uint64_t excluded,
-                                   std::string_view affinity_key, bool with_dialect) {
+Proxy::Pick Proxy::pick(fleet::Role role, std::uint64_t excluded, std::string_view affinity_key,
+                        bool with_dialect) {
     const std::vector<fleet::Instance>& instances = fleet_->of(role);
     const Instant now = loop_.now();
     std::uint16_t candidates[limits::kInstancesMax];
     std::uint64_t lost = 0;  // another request took the half-open probe first
     while (true) {
         const std::size_t count = find_candidates(role, excluded, lost, with_dialect, candidates);
-        if (count == 0) return nullptr;
+        if (count == 0) return {};
         fleet::PickContext context;
         context.candidates = std::span(candidates, count);
         context.turn = picks_[static_cast<int>(role)]++;
@@ -286,7 +286,9 @@ const fleet::Instance* Proxy::pick(fleet::Role role, std::uint64_t excluded,
             instances[count == 1 ? candidates[0] : policy(instances, context)];
         // Without an alternative the breaker is passed over; otherwise a half-open one lets one
         // request through.
-        if (!fleet::may_try(*chosen.state, now) || fleet::claim(*chosen.state, now)) return &chosen;
+        if (!fleet::may_try(*chosen.state, now)) return {&chosen, 0};
+        if (const fleet::Claim claim = fleet::claim(*chosen.state, now))
+            return {&chosen, claim.ticket};
         lost |= 1ULL << chosen.index;
     }
 }
@@ -295,8 +297,8 @@ http::UpstreamPool& Proxy::pool(fleet::Role role, std::uint32_t index) {
     return *pools_[static_cast<int>(role)][index];
 }
 
-Leg* Proxy::new_leg(LegEvents& events, const fleet::Instance& instance) {
-    Leg* leg = legs_.emplace(loop_, *this, events, instance);
+Leg* Proxy::new_leg(LegEvents& events, const Pick& pick) {
+    Leg* leg = legs_.emplace(loop_, *this, events, *pick.instance, pick.ticket);
     ASSERT(leg != nullptr);  // two a request, and requests are limited
     return leg;
 }
@@ -310,8 +312,9 @@ bool Proxy::let_finish(Leg& decode) {
     return true;
 }
 
-void Proxy::report(fleet::InstanceState& state, fleet::Outcome outcome) {
-    fleet::report(state, outcome, loop_.now(), options_.health);
+void Proxy::report(fleet::InstanceState& state, fleet::Outcome outcome, std::uint32_t ticket) {
+    if (outcome == fleet::Outcome::Failure) state.failures.fetch_add(1, std::memory_order_relaxed);
+    fleet::report(state, outcome, loop_.now(), options_.health, ticket);
 }
 
 // -- ends: objects are freed when nothing of theirs is on the stack

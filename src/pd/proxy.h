@@ -76,17 +76,21 @@ private:
 
     // -- LegOwner
     void leg_ended(Leg& leg) override;
-    void report(fleet::InstanceState& state, fleet::Outcome outcome) override;
+    void report(fleet::InstanceState& state, fleet::Outcome outcome, std::uint32_t ticket) override;
 
     // -- for exchanges
     // `with_dialect`: as a prefill of a request with two legs.
     bool can_serve(const fleet::Instance& instance, bool with_dialect) const;
     std::size_t find_candidates(fleet::Role role, std::uint64_t excluded, std::uint64_t lost,
                                 bool with_dialect, std::span<std::uint16_t> found) const;
-    const fleet::Instance* pick(fleet::Role role, std::uint64_t excluded,
-                                std::string_view affinity_key, bool with_dialect);
+    struct Pick {
+        const fleet::Instance* instance = nullptr;  // nullptr: nobody can serve
+        std::uint32_t ticket = 0;                   // of its half-open probe, which this leg is
+    };
+    Pick pick(fleet::Role role, std::uint64_t excluded, std::string_view affinity_key,
+              bool with_dialect);
     http::UpstreamPool& pool(fleet::Role role, std::uint32_t index);
-    Leg* new_leg(LegEvents& events, const fleet::Instance& instance);
+    Leg* new_leg(LegEvents& events, const Pick& pick);
     // Leaves a decode to itself whose client is gone; false: too many are.
     bool let_finish(Leg& decode);
     void enqueue(Exchange& exchange);

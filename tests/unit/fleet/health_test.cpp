@@ -107,19 +107,11 @@ TEST_F(HealthTest, OldLegsDoNotDecideForTheProbe) {
 TEST_F(HealthTest, LateWordsDoNotTouchAnOpenBreaker) {
     fail(3);
     const auto retry_at = state.retry_at_ns.load();
-    for (const std::uint32_t ticket : {0U, kAnyTicket})
+    for (const std::uint32_t ticket : {0U, state.probe_ticket.load()})
         for (const Outcome outcome : {Outcome::Success, Outcome::Failure, Outcome::Neutral})
             report(state, outcome, now, options, ticket);
     EXPECT_EQ(breaker(), Breaker::Open);
     EXPECT_EQ(state.retry_at_ns.load(), retry_at);
-}
-
-TEST_F(HealthTest, WithoutATicketTheSlotIsNeverLost) {
-    for (const Outcome outcome : {Outcome::Success, Outcome::Failure, Outcome::Neutral}) {
-        state.breaker = Breaker::HalfOpen;
-        report(state, outcome, now, options);
-        EXPECT_NE(breaker(), Breaker::HalfOpen);
-    }
 }
 
 TEST_F(HealthTest, AnActiveSuccessEndsTheWait) {
