@@ -192,7 +192,8 @@ void Exchange::fleet_changed() {
     if (phase_ != Phase::Trying || whole_on_decode_ || dialect_->order() != LegOrder::Concurrent)
         return;
     const auto& ranks = proxy_.fleet_->prefill[timeline_.prefill_index].ranks;
-    if (decode_->sent() && std::ranges::find(ranks, rank_) == ranks.end()) fail_restarted();
+    if (decode_ != nullptr && decode_->sent() && std::ranges::find(ranks, rank_) == ranks.end())
+        fail_restarted();
 }
 
 bool Exchange::fail_restarted() {
