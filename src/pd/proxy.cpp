@@ -337,6 +337,8 @@ void Proxy::free_ended() {
     done_exchanges_.clear();
     for (Leg* leg : ended_legs_) legs_.erase(*leg);
     ended_legs_.clear();
+    // The relay ends between turns behind the last exchange, and nothing else may make another turn.
+    if (draining_ && relay_ != nullptr && exchanges_.size() == 0) loop_.io().wake();
 }
 
 // -- between turns
