@@ -104,13 +104,13 @@ TEST_P(Failure, ARevokedPostEndsAndTheLaneGoesOn) {
         Command revoke;
         revoke.ask = Ask::RevokePost;
         sender->ask(revoke);
-        // What the sender does to its blocks from now on must not be taken for landed.
+        // What the sender does to its blocks behind the completion must not be taken for landed.
+        ASSERT_TRUE(sender->wait_completion());
         Command overwrite;
         overwrite.ask = Ask::Fill;
         overwrite.shape = shape;
         overwrite.pattern = 0xBAD;
         sender->ask(overwrite);
-        ASSERT_TRUE(sender->wait_completion());
         std::this_thread::sleep_for(milliseconds(5));
         node->revoke(*ticket);
         ASSERT_TRUE(node.wait(Event::Landing));
