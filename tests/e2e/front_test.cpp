@@ -52,7 +52,8 @@ protected:
         start("proxy", {"proxy", "--config", folder_ + "/sluice.toml"});
         const std::string all = R"("ready":true,"prefill":1,"decode":2)";
         for (int tries = 0; tries < 3000; ++tries) {
-            if (curl({"http://127.0.0.1:" + port_ + "/ready"}).find(all) != std::string::npos)
+            if (http_call(std::stoi(port_), "GET", "/ready", "").body.find(all) !=
+                std::string::npos)
                 return;
             std::this_thread::sleep_for(10ms);
         }
@@ -73,7 +74,7 @@ protected:
     }
     // What it prints: with -i the head, too.
     std::string curl(Words words) const {
-        words.insert(words.begin(), {"curl", "-s", "-i", "-g", "--max-time", "20"});
+        words.insert(words.begin(), {"/usr/bin/env", "curl", "-s", "-i", "-g", "--max-time", "20"});
         Process process(words, folder_ + "/curl.log");
         EXPECT_EQ(process.wait(30), 0) << words.back();
         return process.log();
