@@ -299,17 +299,9 @@ TEST_F(RelayTest, WithoutAWayToItRequestsAreServedDirectly) {
 // Somebody takes the decode's connections there and says nothing, as a firewall does.
 TEST_F(RelayTest, WithASilentWayToItRequestsAreServedDirectly) {
     FleetPlan lost = plan(1, 1);
-    // One with a free one behind it, for the prefill's worker.
-    const auto is_free = [](int candidate) {
-        const auto address =
-            *io::Address::from_ip("127.0.0.1", static_cast<std::uint16_t>(candidate));
-        const int probe = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        const bool bound = ::bind(probe, address.raw(), address.size()) == 0;
-        ::close(probe);
-        return bound;
-    };
+    // One with one of ours behind it, for the prefill's worker.
     int port = free_port();
-    while (!is_free(port + 1)) port = free_port();
+    for (int next = free_port(); next != port + 1; next = free_port()) port = next;
     lost.proxy_flags.insert(lost.proxy_flags.end(),
                             {"--kv-relay-host", "127.0.0.78", "--kv-relay-listen",
                              "127.0.0.1:" + std::to_string(port)});
