@@ -243,7 +243,8 @@ int run_peer(int, char** argv) {
                 break;
             }
             case Ask::RevokeLanding:
-                answer.ok = node->revoke(command.ticket);
+                // False: a thread of ours is inside a copy; the blocks are ours at the completion.
+                answer.ok = node->revoke(command.ticket) || node.wait(Event::Landing).has_value();
                 break;
             case Ask::RevokePost:
                 answer.ok = node->revoke(post);
