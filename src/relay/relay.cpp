@@ -456,9 +456,7 @@ void Relay::block_way(Handle handle, std::string_view decode_url) {
             directory_->bootstrap.text();
     for (const RelayListener& each : directory_->listeners)
         if (each.prefill == transfer->prefill) line += " and " + each.address.text();
-    board_.options().log(line +
-                         ", or say with --kv-relay-host what address it must use (`sluice doctor` "
-                         "checks it)");
+    board_.options().log(line + ", or say with --kv-relay-host what address it must use");
 }
 
 // The attempt is over, however it ended.
