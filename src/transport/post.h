@@ -19,6 +19,10 @@ struct Post {
     Placement placement;
     std::vector<Range> ranges;  // as posted, for a receiver that reads by itself
     Ticket ticket;
+    // Mooncake only: where the bytes go in the peer's memory, if no ticket says it. Its addresses
+    // are the peer's, and nothing here follows them.
+    bool addressed = false;
+    Placement target;
     std::uint32_t first_range = 0;
     Priority priority = Priority::Normal;
     std::uint32_t cell = 0;

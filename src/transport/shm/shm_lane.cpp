@@ -64,7 +64,7 @@ struct ShmLane::Copy : ListNode<Copy> {
     bool shapes_match = false;
 };
 
-ShmLane::ShmLane(const StreamContext& context, const LaneSetup& setup, ShmShared& shared)
+ShmLane::ShmLane(const LaneContext& context, const LaneSetup& setup, ShmShared& shared)
     : StreamLane(context, setup), shared_(shared) {}
 
 ShmLane::~ShmLane() {

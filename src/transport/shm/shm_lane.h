@@ -43,7 +43,7 @@ struct ShmShared {
 
 class ShmLane final : public StreamLane {
 public:
-    ShmLane(const StreamContext& context, const LaneSetup& setup, ShmShared& shared);
+    ShmLane(const LaneContext& context, const LaneSetup& setup, ShmShared& shared);
     ~ShmLane() override;
 
 private:

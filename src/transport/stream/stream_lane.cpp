@@ -16,7 +16,7 @@ constexpr Duration kPingEvery = std::chrono::milliseconds(200);
 
 }  // namespace
 
-StreamLane::StreamLane(const StreamContext& context, const LaneSetup& setup)
+StreamLane::StreamLane(const LaneContext& context, const LaneSetup& setup)
     : context_(context), setup_(setup) {
     control_.reserve(64);
     control_going_.reserve(64);

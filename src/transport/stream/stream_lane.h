@@ -14,30 +14,13 @@
 // Errors: anything that breaks the lane is one Down event.
 #pragma once
 
-#include <atomic>
-
-#include "transport/stream/context.h"
+#include "transport/lane_context.h"
 #include "transport/stream/frame.h"
 #include "transport/stream/iov_window.h"
+#include "transport/peer_lane.h"
 #include "transport/stream/parts.h"
 
 namespace sluice::transport {
-
-// Written by the lane's thread, read by any.
-struct LaneCounters {
-    class Count {
-    public:
-        void add(std::uint64_t n = 1) {
-            value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
-        }
-        std::uint64_t value() const { return value_.load(std::memory_order_relaxed); }
-
-    private:
-        std::atomic<std::uint64_t> value_{0};
-    };
-    Count bytes_sent, bytes_landed, bytes_dropped, frames_sent, frames_landed, pieces_sent,
-        checksum_errors, tokens_refused, violations, stale_reads;
-};
 
 struct LaneSetup {
     int fd = -1;
@@ -47,9 +30,9 @@ struct LaneSetup {
     std::uint64_t group = 0;
 };
 
-class StreamLane : public Lane {
+class StreamLane : public PeerLane {
 public:
-    StreamLane(const StreamContext& context, const LaneSetup& setup);
+    StreamLane(const LaneContext& context, const LaneSetup& setup);
     ~StreamLane() override;
 
     void adopt(LaneHost& host) final;
@@ -61,8 +44,6 @@ public:
 
     // -- by the owner, after the event Up
     const Hello& peer() const { return peer_; }
-    // -- by the owner at any time
-    LaneCounters counters;
 
 protected:
     // What shm does in its own way.
@@ -84,7 +65,7 @@ protected:
                           std::span<const int> descriptors);
     bool up() const { return state_ == State::Up; }
     LaneHost& host() { return *host_; }
-    const StreamContext& context() const { return context_; }
+    const LaneContext& context() const { return context_; }
 
 private:
     enum class State : std::uint8_t { Connecting, Greeting, Up, Broken, Closed };
@@ -123,7 +104,7 @@ private:
     void end_part(Part& part, Status status);
     void revoke(Post& post);
 
-    const StreamContext& context_;
+    const LaneContext& context_;
     LaneSetup setup_;
     LaneHost* host_ = nullptr;
     State state_ = State::Connecting;

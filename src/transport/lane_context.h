@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What all lanes of one stream transport share. Threads: made by the owner before any lane, then
+// What all lanes of one transport share. Threads: made by the owner before any lane, then
 // read by all; landings are touched inside their gates only.
 #pragma once
 
@@ -10,7 +10,7 @@
 
 namespace sluice::transport {
 
-struct StreamContext {
+struct LaneContext {
     TransportOptions options;
     EventTarget* target = nullptr;
     std::unique_ptr<Landing[]> landings;  // kLandingsMax
