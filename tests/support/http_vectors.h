@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// HTTP vectors: bytes and what becomes of them, as data. One list for the parser, the simulated
-// server and client, and the real proxy. The files are tests/vectors/http/*.vec:
+// HTTP vectors: bytes and what becomes of them, as data. One list for the parser, the server and
+// the client, the simulated proxy and the real one (tests/vectors/at_proxy.h). The files are
+// tests/vectors/http/*.vec:
 //
 //   == smuggling-cl-te                  a name, unique in all files
 //   why: RFC 9112 6.1: ...              one line: the rule

@@ -74,6 +74,9 @@ void RawConnection::take(Slice bytes) {
         request_.path = head_.path;
         request_.request_id = head_.fields.find(http::FieldId::XRequestId).value_or("");
         request_.rank = head_.fields.find(http::FieldId::XDataParallelRank).value_or("");
+        for (std::size_t i = 0; i < head_.fields.size(); ++i)
+            request_.fields.push_back(std::string(head_.fields[i].name) + ": " +
+                                      std::string(head_.fields[i].value));
         reader_.start(head_.framing, head_.content_length);
         in_body_ = true;
     }

@@ -9,6 +9,7 @@
 #include <list>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "http/body_reader.h"
 #include "http/head_collector.h"
@@ -21,7 +22,8 @@ struct RawRequest {
     std::string method;
     std::string path;
     std::string request_id;
-    std::string rank;  // X-data-parallel-rank
+    std::string rank;                 // X-data-parallel-rank
+    std::vector<std::string> fields;  // "Name: value"
     std::string body;
 };
 
