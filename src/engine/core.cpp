@@ -40,7 +40,7 @@ Result<void> Core::start(std::uint16_t bootstrap_port) {
     for (std::uint32_t rank = 0; rank < std::max(options.data_parallel, 1U); ++rank) {
         const std::string engine_id =
             options.data_parallel > 1 ? base + "_dp" + std::to_string(rank) : base;
-        ranks_.push_back({std::make_unique<Scheduler>(context_, rank), nullptr});
+        ranks_.push_back({std::make_unique<Scheduler>(context_, rank), nullptr, 0});
         Scheduler& scheduler = *ranks_.back().scheduler;
         if (mooncake) TRY(open_mooncake(scheduler, rank, engine_id));
         if (options.kv.connector == ConnectorKind::Nixl) TRY(open_nixl(scheduler, rank, engine_id));

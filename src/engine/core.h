@@ -30,6 +30,9 @@ public:
 
     Scheduler& scheduler(std::size_t rank) { return *ranks_[rank].scheduler; }
     std::size_t ranks() const { return ranks_.size(); }
+    // For /sim/state: how many generations each rank was asked for.
+    void note_generation(std::uint32_t rank) { ++ranks_[rank].generations; }
+    std::uint64_t generations(std::size_t rank) const { return ranks_[rank].generations; }
     // The rank with the fewest sequences.
     Scheduler& least_busy();
     void fail_all();
@@ -43,6 +46,7 @@ private:
     struct Rank {
         std::unique_ptr<Scheduler> scheduler;
         std::unique_ptr<KvConnector> connector;
+        std::uint64_t generations = 0;
     };
 
     Result<void> open_mooncake(Scheduler& scheduler, std::uint32_t rank,

@@ -279,6 +279,9 @@ void Engine::Impl::answer_sim_state(Connection& connection) {
     json.member("connections", now.connections).key("engine_ids").begin_array();
     for (std::size_t rank = 0; core_ && rank < core_->ranks(); ++rank)
         json.value(core_->engine_id(rank));
+    json.end_array().key("generations_by_rank").begin_array();
+    for (std::size_t rank = 0; core_ && rank < core_->ranks(); ++rank)
+        json.value(core_->generations(rank));
     json.end_array().key("active_faults").begin_array();
     for (const Fault& fault : faults_.all()) json.value(name_of(fault.kind));
     connection.respond(200, "application/json", json.end_array().end_object().text);

@@ -249,6 +249,7 @@ void Engine::Impl::start_generation(Connection& connection, GenerateRequest requ
     generations_.emplace(&generation, std::move(made));
     connection.set_context(&generation);
     if (out_of_range) return generation.fail(*out_of_range);
+    core_->note_generation(scheduler->rank());
     generation.start(id, unix_time(), lines);
     connection.release_request();
 }

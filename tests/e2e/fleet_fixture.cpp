@@ -80,6 +80,10 @@ void FleetTest::start(const FleetPlan& plan) {
     }
     for (const EngineProcess& engine : decodes_)
         command.insert(command.end(), {"--decode", engine.url()});
+    for (const std::string& url : plan.more_prefills)
+        command.insert(command.end(), {"--prefill", url, "none"});
+    for (const std::string& url : plan.more_decodes)
+        command.insert(command.end(), {"--decode", url});
     command.insert(command.end(), plan.proxy_flags.begin(), plan.proxy_flags.end());
     proxy_ = std::make_unique<Process>(command, log_folder() + "/proxy.log");
     for (const EngineProcess& engine : prefills_)
@@ -87,8 +91,11 @@ void FleetTest::start(const FleetPlan& plan) {
     for (const EngineProcess& engine : decodes_)
         ASSERT_TRUE(wait_until_ok(engine.port, "/health", kStartSeconds));
     ASSERT_TRUE(wait_until_ok(proxy_port_, "/ready", kStartSeconds)) << proxy_->log();
-    const std::string all = "\"prefill\":" + std::to_string(plan.prefills) +
-                            ",\"decode\":" + std::to_string(plan.decodes);
+    const std::string all =
+        "\"prefill\":" +
+        std::to_string(static_cast<std::size_t>(plan.prefills) + plan.more_prefills.size()) +
+        ",\"decode\":" +
+        std::to_string(static_cast<std::size_t>(plan.decodes) + plan.more_decodes.size());
     for (int tries = 0; tries < 1000; ++tries) {
         if (http_call(proxy_port_, "GET", "/ready").body.find(all) != std::string::npos) return;
         std::this_thread::sleep_for(10ms);

@@ -15,6 +15,9 @@ namespace sluice::test {
 struct FleetPlan {
     int prefills = 1;
     int decodes = 1;
+    // URLs of others that are there already; prefills without a bootstrap server.
+    std::vector<std::string> more_prefills;
+    std::vector<std::string> more_decodes;
     bool nixl = false;
     std::vector<std::string> proxy_flags;
     std::vector<std::string> engine_flags;

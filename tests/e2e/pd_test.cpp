@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -14,6 +15,7 @@
 #include <thread>
 
 #include "fleet_fixture.h"
+#include "support/http_bench.h"
 #include "support/load.h"
 
 namespace sluice::test {
@@ -121,6 +123,75 @@ TEST_P(PdTest, OtherApisWork) {
     EXPECT_NE(models.body.find("test-model"), std::string::npos);
     EXPECT_EQ(http_call(proxy_port_, "POST", "/pause", "{}").status, 404);
     EXPECT_EQ(http_call(proxy_port_, "GET", "/v1/chat/completions").status, 405);
+}
+
+// Several requests in one send, with P/D requests among those that the proxy answers itself: the
+// quick ones wait for the slow ones before them.
+TEST_P(PdTest, PipelinedRequestsAreAnsweredInOrder) {
+    FleetPlan quick = plan(1, 1);
+    quick.engine_flags = {"--sim-itl-ms", "1"};
+    start(quick);
+    const auto post = [](const std::string& path, const std::string& body) {
+        return "POST " + path + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" +
+               "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+    };
+    const auto chat_body = [](const char* prompt, bool stream) {
+        return R"({"model":"test-model","stream":)" + std::string(stream ? "true" : "false") +
+               R"(,"messages":[{"role":"user","content":")" + prompt + "\"}]}";
+    };
+    const std::string get = " HTTP/1.1\r\nHost: x\r\n";
+    const auto answers = parse_answers(
+        raw_call(proxy_port_,
+                 "GET /version" + get + "\r\n" +
+                     post("/v1/chat/completions", chat_body("first", false)) + "GET /health" + get +
+                     "\r\n" + post("/v1/chat/completions", chat_body("second", true)) +
+                     post("/tokenize", R"({"model":"test-model","prompt":"third"})") +
+                     post("/v1/chat/completions", "no JSON") + "GET /nowhere" + get + "\r\n" +
+                     "GET /healthcheck" + get + "Connection: close\r\n\r\n",
+                 20),
+        true);
+    std::vector<int> statuses;
+    for (const Answer& answer : answers) {
+        statuses.push_back(answer.status);
+        EXPECT_TRUE(answer.whole) << answer.head;
+    }
+    ASSERT_EQ(statuses, (std::vector{200, 200, 200, 200, 200, 400, 404, 200}));
+    EXPECT_NE(answers[0].body.find("\"version\""), std::string::npos);
+    EXPECT_EQ(text_of(answers[1].body), single("first"));
+    EXPECT_EQ(text_of(answers[3].body), single("second"));
+    EXPECT_TRUE(answers[3].body.ends_with("data: [DONE]\n\n"));
+    EXPECT_NE(answers[4].body.find("\"tokens\""), std::string::npos) << answers[4].body;
+    EXPECT_NE(answers[7].body.find("prefill_instances"), std::string::npos);
+    expect_at_rest();
+}
+
+// One after the other and several at once. A turn is taken by an attempt, and none is repeated
+// here, so the counts differ by at most one.
+TEST_P(PdTest, DataParallelRanksOfAPrefillAreUsedEvenly) {
+    if (GetParam()) GTEST_SKIP() << "a NIXL prefill chooses its rank itself";
+    FleetPlan three = plan(1, 1);
+    three.engine_flags = {"--data-parallel-size", "3", "--sim-ttft-ms", "1", "--sim-itl-ms", "0"};
+    start(three);
+    const std::string expected = single("same");
+    std::atomic<int> right{0};
+    std::vector<std::jthread> clients;
+    for (int client = 0; client < 4; ++client)
+        clients.emplace_back([&] {
+            for (int i = 0; i < 20; ++i)
+                right += text_of(chat("same", i % 2 == 0).body) == expected;
+        });
+    clients.clear();
+    for (int i = 0; i < 20; ++i) right += text_of(chat("same").body) == expected;
+    EXPECT_EQ(right, 100);
+    const auto state =
+        nlohmann::json::parse(http_call(prefills_[0].port, "GET", "/sim/state").body);
+    const auto ranks = state["generations_by_rank"].get<std::vector<int>>();
+    ASSERT_EQ(ranks.size(), 3u) << state.dump();
+    const auto [least, most] = std::ranges::minmax(ranks);
+    std::printf("requests by rank: %d %d %d\n", ranks[0], ranks[1], ranks[2]);
+    EXPECT_EQ(ranks[0] + ranks[1] + ranks[2], 100);
+    EXPECT_LE(most - least, 1);
+    expect_at_rest();
 }
 
 TEST_P(PdTest, AnEnginesRefusalIsReturnedAsItIs) {
@@ -335,6 +406,39 @@ TEST_P(PdTest, OverloadIsAnsweredAtOnce) {
     EXPECT_EQ(statuses[200] + statuses[429] + statuses[503], 10);
     EXPECT_GE(statuses[200], 2);
     EXPECT_GE(statuses[429], 1);
+    expect_at_rest();
+}
+
+// vLLM 0.13 to 0.15: P, then D with what P returned, and under the same X-Request-Id, without which
+// the engine does not find the blocks.
+TEST_F(FleetTest, TheSequentialMooncakeContractOfOldVersionsWorks) {
+    FleetPlan old;
+    old.engine_flags = {"--sim-version", "0.15.1", "--sim-itl-ms", "1"};
+    old.proxy_flags = {"--kv-connector", "mooncake", "--retries", "0"};
+    start(old);
+    const std::string prompt = "Tell me a long story about artificial intelligence.";
+    const std::string body =
+        R"({"model":"test-model","messages":[{"role":"user","content":")" + prompt + "\"}]}";
+    const std::string expected =
+        text_of(http_call(decodes_[0].port, "POST", "/v1/chat/completions", body).body);
+    ASSERT_FALSE(expected.empty());
+    for (int i = 0; i < 6; ++i) {
+        const HttpAnswer answer = chat(prompt, i % 2 == 0);
+        EXPECT_EQ(answer.status, 200) << answer.body;
+        EXPECT_TRUE(answer.complete);
+        EXPECT_EQ(text_of(answer.body), expected);
+    }
+    const HttpAnswer named = http_call(proxy_port_, "POST", "/v1/chat/completions", body,
+                                       "X-Request-Id: the-clients-own\r\n");
+    EXPECT_EQ(text_of(named.body), expected);
+    EXPECT_NE(named.head.find("\r\nX-Request-Id: the-clients-own\r\n"), std::string::npos);
+    EXPECT_EQ(metric("sluice_requests_total{path=\"/v1/chat/completions\",dialect=\"mooncake-"
+                     "sequential\",outcome=\"ok\"}"),
+              7)
+        << http_call(proxy_port_, "GET", "/metrics").body;
+    const auto state =
+        nlohmann::json::parse(http_call(prefills_[0].port, "GET", "/sim/state").body);
+    EXPECT_EQ(state["transfers"], 7) << state.dump();
     expect_at_rest();
 }
 
