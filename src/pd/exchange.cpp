@@ -185,8 +185,7 @@ void Exchange::end_prefill_leg() {
     if (Leg* leg = std::exchange(prefill_, nullptr)) {
         if (leg->sent() && dialect_ != nullptr &&
             dialect_->finish_unwanted_prefill(decode_may_pull_)) {
-            proxy_.metrics_.prefills_detached.add();
-            leg->detach();
+            proxy_.let_prefill_finish(*leg);
         } else {
             leg->cancel();
         }

@@ -95,10 +95,12 @@ void Exchange::on_leg_end(Leg& leg) {
 void Exchange::on_leg_failed(Leg& leg, const LegFailure& failure) {
     AttemptFailure attempt = transport_failure(leg, failure);
     if (&leg == prefill_) {
-        prefill_ = nullptr;
         tried_prefill_ |= 1ULL << timeline_.prefill_index;
-        if (!failure.timed_out && !failure.client.is_local()) leg.state().doubt_ids();
         leg.state().refresh_wanted.store(true, std::memory_order_relaxed);
+        // One that is late still runs, and ends as one that nobody wants any more.
+        if (failure.timed_out) return attempt_failed(std::move(attempt));
+        prefill_ = nullptr;
+        if (!failure.client.is_local()) leg.state().doubt_ids();
         if (relayed_) proxy_.relay_->failed(transfer_.transfer, false);
         return attempt_failed(std::move(attempt));
     }

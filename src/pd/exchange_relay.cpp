@@ -24,8 +24,8 @@ void Exchange::close_transfer() {
     decode_may_pull_ = proxy_.relay_->handed_on(transfer_.transfer);
     const bool runs = prefill_ != nullptr && prefill_->sent();
     if (!proxy_.relay_->close(transfer_.transfer, runs)) return;
-    proxy_.metrics_.prefills_detached.add();
-    std::exchange(prefill_, nullptr)->detach_for(transfer_.transfer);
+    prefill_->set_transfer(transfer_.transfer);
+    proxy_.let_prefill_finish(*std::exchange(prefill_, nullptr));
 }
 
 void Exchange::on_no_pull() {

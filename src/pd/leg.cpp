@@ -109,15 +109,15 @@ void Leg::on_response_failed(const http::ClientFailure& failure) {
 }
 
 void Leg::on_deadline() {
-    request_.cancel();
-    LegEvents* events = events_;
     // How long a decode takes is for the one who asked to say.
     report(detached_ && role_ == fleet::Role::Decode ? Outcome::Neutral : Outcome::Failure);
-    if (events != nullptr) {
+    if (events_ != nullptr) {
         LegFailure failure;
-        failure.timed_out = true;
-        events->on_leg_failed(*this, failure);
+        failure.timed_out = late_ = true;
+        events_->on_leg_failed(*this, failure);
+        if (detached_) return;
     }
+    request_.cancel();
     end();
 }
 

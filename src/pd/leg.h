@@ -17,7 +17,7 @@ namespace sluice::pd {
 class Leg;
 
 struct LegFailure {
-    bool timed_out = false;
+    bool timed_out = false;  // it still runs, and ends if it is not detached now
     http::ClientFailure client{http::ClientFailure::Kind::Closed};
 };
 
@@ -57,15 +57,14 @@ public:
     void send(http::UpstreamPool& pool, SliceQueue message, Duration time_max, bool is_head_method);
     // Ends it now: the connection is closed. No event follows; the leg is freed.
     void cancel();
-    // Lets it finish by itself; a decode leg, which has no deadline of its own, within `time_max`.
+    // Lets it finish by itself; one that has no deadline of its own, or is past it, within
+    // `time_max`.
     void detach();
     void detach(Duration time_max);
     bool detached() const { return detached_; }
-    // Detached, it has a transfer of the KV relay that waits for its end.
-    void detach_for(Handle transfer) {
-        transfer_ = transfer;
-        detach();
-    }
+    bool late() const { return late_; }
+    // Of the KV relay, which waits for the end of a detached prefill.
+    void set_transfer(Handle transfer) { transfer_ = transfer; }
     Handle transfer() const { return transfer_; }
     // The answer came whole.
     bool answered() const { return answered_; }
@@ -111,6 +110,7 @@ private:
     bool reported_ = false;
     bool ended_ = false;
     bool detached_ = false;
+    bool late_ = false;
     bool answered_ = false;
     Handle transfer_;
 };

@@ -76,10 +76,18 @@ void Proxy::drain() {
 }
 
 void Proxy::shut_down() {
+    cut_off_ = true;
     drain();
     server_.shut_down();
     legs_.for_each([](Leg& leg) { leg.cancel(); });
     if (relay_ != nullptr && exchanges_.size() == 0) relay_->stop();
+}
+
+// Not before the last request of all workers, and of what their clients left behind the prefills
+// and the pulls that these have: their decodes are told how they end.
+bool Proxy::relay_may_stop() const {
+    if (!draining_ || exchanges_.size() != 0 || shared_.admission.in_flight() != 0) return false;
+    return cut_off_ || (legs_.size() == 0 && !relay_->busy());
 }
 
 bool Proxy::finished() const {
@@ -312,6 +320,12 @@ bool Proxy::let_finish(Leg& decode) {
     return true;
 }
 
+void Proxy::let_prefill_finish(Leg& prefill) {
+    metrics_.prefills_detached.add();
+    if (prefill.late()) return prefill.detach(options_.request_timeout);
+    prefill.detach();
+}
+
 void Proxy::report(fleet::InstanceState& state, fleet::Outcome outcome, std::uint32_t ticket) {
     if (outcome == fleet::Outcome::Failure) state.failures.fetch_add(1, std::memory_order_relaxed);
     fleet::report(state, outcome, loop_.now(), options_.health, ticket);
@@ -347,8 +361,7 @@ void Proxy::between_turns() {
     if (fleet_.refresh()) follow_fleet();
     if (relay_ != nullptr) {
         relay_->between_turns();
-        if (draining_ && exchanges_.size() == 0 && shared_.admission.in_flight() == 0)
-            relay_->stop();
+        if (relay_may_stop()) relay_->stop();
     }
     if (!waiting_.empty()) admit_waiting();
     // The turn that the pulse itself made is no work.

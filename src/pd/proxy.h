@@ -93,6 +93,7 @@ private:
     Leg* new_leg(LegEvents& events, const Pick& pick);
     // Leaves a decode to itself whose client is gone; false: too many are.
     bool let_finish(Leg& decode);
+    void let_prefill_finish(Leg& prefill);
     void enqueue(Exchange& exchange);
     void leave(Exchange& exchange, bool was_admitted);
     void exchange_done(Exchange& exchange);
@@ -116,6 +117,7 @@ private:
     void note_gauges();
     void on_pulse();
     void free_ended();
+    bool relay_may_stop() const;
 
     io::Loop& loop_;
     Shared& shared_;
@@ -142,6 +144,7 @@ private:
     Instant pulse_due_{};
     std::uint64_t turns_at_pulse_ = 0;
     bool draining_ = false;
+    bool cut_off_ = false;  // shut_down() was called
 };
 
 }  // namespace sluice::pd

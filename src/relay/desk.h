@@ -52,6 +52,10 @@ public:
     void take(const Note& note);
     void warm(const io::Address& address) { links_.warm(address); }
 
+    // Something is with a prefill's worker: a decode that loses its connection to us now keeps its
+    // blocks for vLLM's time-out.
+    bool busy() const { return !hand_overs_.empty() || !releases_.empty(); }
+
     void stop();
     bool finished() const;
     void note_gauges();

@@ -100,6 +100,8 @@ public:
     void prefill_over(Handle transfer, bool done);
 
     const RelayMetrics& metrics() const { return metrics_; }
+    // A prefill's worker still owes an answer.
+    bool busy() const { return desk_.busy(); }
     void stop();
     bool finished() const;
 

@@ -175,6 +175,39 @@ TEST_F(RelayTest, AStoppedPrefillCostsItsOwnTimeoutAndNoMore) {
     expect_nothing_held();
 }
 
+// It may still write into the decode, which is told when it goes on: at once, not after a time-out,
+// since its late prefill was not cut.
+TEST_F(RelayTest, AStoppedPrefillThatHasThePullFreesItsDecodeWhenItGoesOn) {
+    FleetPlan one = plan(1, 1);
+    one.proxy_flags.insert(one.proxy_flags.end(), {"--prefill-timeout", "1"});
+    start(one);
+    for (int i = 0; i < 3; ++i) ASSERT_EQ(chat("first").status, 200);
+    prefills_[0].fault(R"({"kind":"slow_first_token","delay_ms":3000,"count":1})");
+    std::thread client([&] { EXPECT_EQ(chat("stopped").status, 504); });
+    ASSERT_TRUE(soon([&] { return count(prefills_[0], "seats_taken") == 1; }));
+    prefills_[0].process->signal(SIGSTOP);
+    client.join();
+    prefills_[0].process->signal(SIGCONT);
+    expect_nothing_held();
+}
+
+// A decode whose connection to the relay ends before the prefill's word waits for its time-out.
+TEST_F(RelayTest, AShutDownWaitsForThePullsThatAPrefillHas) {
+    start(plan(1, 1));
+    for (int i = 0; i < 3; ++i) ASSERT_EQ(chat("first").status, 200);
+    prefills_[0].fault(R"({"kind":"slow_first_token","delay_ms":1500,"count":1})");
+    std::thread client([&] { chat("left", true, {}, 0.7); });
+    ASSERT_TRUE(soon([&] { return count(prefills_[0], "seats_taken") == 1; }));
+    client.join();
+    proxy_->signal(SIGTERM);
+    EXPECT_EQ(proxy_->wait(20), 0) << proxy_->log();
+    EXPECT_EQ(count(prefills_[0], "seats_taken"), 0);
+    EXPECT_TRUE(soon([&] {
+        return count(decodes_[0], "pulls_waiting") == 0 && count(decodes_[0], "blocks_used") == 0;
+    })) << state(decodes_[0]).dump();
+    EXPECT_EQ(count(decodes_[0], "failed_receives"), 0);
+}
+
 TEST_F(RelayTest, APrefillThatEndsAtItsFirstTokenIsAnsweredByTheDecodeAlone) {
     start(plan(1, 1));
     const std::string right = single("stops");
