@@ -29,7 +29,7 @@ struct Raw {
     std::string policy, prefill_policy = "least_loaded", decode_policy = "least_loaded";
     std::string log_level = "info", log_format = "text";
     std::uint64_t buffer_bytes = 1ULL << 30;
-    std::string kv_relay = "off", kv_relay_listen;
+    std::string kv_relay = "control", kv_relay_listen;
     bool no_pin = false;
 };
 

@@ -527,7 +527,7 @@ TEST_F(FleetTest, RandomFaultsLeaveNothingBehind) {
         for (const EngineProcess& engine : *role) engine.fault("");
     std::this_thread::sleep_for(3s);  // idle upstream connections retire
     expect_at_rest();
-    EXPECT_NEAR(proxy_->open_descriptors(), descriptors, 10);
+    EXPECT_LE(proxy_->open_descriptors(), descriptors + 10);
     EXPECT_TRUE(prefills_[0].process->running() && decodes_[0].process->running());
 }
 
