@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each run is for one connector: pytest --connector mooncake|nixl. The pair, a plain instance and one proxy stand for
-the whole run; after every test nothing may be held on either side."""
+the whole run, with Mooncake a second proxy without the KV relay; after every test nothing may be held on either side."""
 import uuid
 
 import pytest
@@ -55,7 +55,16 @@ def pair(connector, keep_up):
 
 @pytest.fixture(scope="session")
 def proxy(pair):
-    one = Proxy(pair)
+    """As it comes; with Mooncake that is with the KV relay."""
+    one = Proxy(pair, *(("--kv-relay", "control") if pair.mode == "mooncake" else ()))
+    yield one
+    one.stop()
+
+
+@pytest.fixture(scope="session")
+def direct(pair):
+    """The decode asks the prefill itself."""
+    one = Proxy(pair, "--kv-relay", "off")
     yield one
     one.stop()
 

@@ -25,6 +25,7 @@ CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 ABORT_TIMEOUT_S = 8  # how long P keeps what nobody fetches, and D waits for what does not come, less a minute
 ANSWER_LIMIT_S = 120  # of one request; the machine may be busy, nothing here measures speed
+MODEL_LENGTH = 1024  # --max-model-len of scripts/real-vllm
 READY_LIMIT_S = 600  # an instance's start
 POLL_S = 0.1
 
@@ -96,7 +97,9 @@ class Instance:
                     os.kill(pid, signal.SIGCONT)
 
     def kill(self):
+        """Dead when this returns, so that scripts/real-vllm does not take it for running."""
         os.killpg(self.pid, signal.SIGKILL)
+        wait_until(lambda: not pathlib.Path(f"/proc/{self.pid}/stat").exists(), 30, f"{self.pid} is gone")
 
 
 def real_vllm(*arguments):
@@ -110,9 +113,9 @@ def real_vllm(*arguments):
 class Set:
     """A pair with one connector, or a plain instance."""
 
-    def __init__(self, mode, run):
+    def __init__(self, mode, run, *more):
         self.mode, self.run = mode, str(run)
-        self.options = ["--run", self.run, "--wait", str(READY_LIMIT_S)]
+        self.options = ["--run", self.run, "--wait", str(READY_LIMIT_S), *more]
         if mode == "mooncake":
             self.options += ["--abort-timeout", str(ABORT_TIMEOUT_S)]
         self.start()
@@ -145,7 +148,7 @@ class Set:
 
 
 class Proxy:
-    def __init__(self, pair, *more):
+    def __init__(self, pair, *more, decodes=()):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -155,7 +158,8 @@ class Proxy:
         self.process = subprocess.Popen(
             [BINARY, "proxy", "--port", str(port), "--workers", "1", "--kv-connector", pair.mode,
              "--prefill", pair.prefill.url, bootstrap.rsplit(":", 1)[1] if bootstrap else "none",
-             "--decode", pair.decode.url, "--health-interval", "0.5", *more],
+             *(word for each in decodes or [pair.decode] for word in ("--decode", each.url)),
+             "--health-interval", "0.5", *more],
             stdout=self.log, stderr=subprocess.STDOUT,
         )
         wait_until(self.ready, 60, "the proxy is ready")
@@ -241,13 +245,14 @@ def streamed_texts(events):
 class Leaver:
     """A client that sends a request and goes away when it likes."""
 
-    def __init__(self, url, path, body):
+    def __init__(self, url, path, body, *fields):
         where = urllib.parse.urlsplit(url)
+        fields = "".join(f"{field}\r\n" for field in fields)
         text = json.dumps(body).encode()
         self.socket = socket.create_connection((where.hostname, where.port), timeout=ANSWER_LIMIT_S)
         self.socket.sendall(
             f"POST {path} HTTP/1.1\r\nHost: {where.netloc}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(text)}\r\n\r\n".encode() + text
+            f"Content-Length: {len(text)}\r\n{fields}\r\n".encode() + text
         )
         self.received = b""
 

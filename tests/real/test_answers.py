@@ -7,7 +7,8 @@ from harness import CHAT, COMPLETIONS, MODEL, ask, curl, plain_texts, request_bo
 pytestmark = pytest.mark.usefixtures("nothing_held")
 
 # Prompts below, at and above the edges of a block of 32 tokens, and of several.
-LENGTHS = (2, 20, 31, 32, 33, 64, 150, 400)
+# With NIXL only two of them: its threads leave this machine little, and the lengths are no matter of its dialect.
+LENGTHS = (20, 64, *(pytest.param(length, marks=pytest.mark.mooncake) for length in (2, 31, 32, 33, 150, 400)))
 WORD = "the story of a machine that learned to read goes on and on "
 
 
@@ -49,6 +50,17 @@ def test_streamed_answer(plain, pair, proxy, fresh, path, length):
 def members_of(events):
     """In order of appearance, without repetition: the names of an event's members and of its choice's."""
     return list(dict.fromkeys((*event, *(name for choice in event["choices"] for name in choice)) for event in events))
+
+
+@pytest.mark.mooncake
+@pytest.mark.parametrize("path", (CHAT, COMPLETIONS))
+@pytest.mark.parametrize("length", (33, 150))
+def test_without_the_relay(plain, pair, direct, fresh, path, length):
+    for stream in (False, True):
+        body = request_body(path, prompt_of(f"{fresh}{stream} ", length), stream=stream)
+        expected = plain_texts(ask(plain.url, path, {**body, "stream": False}))
+        answer = check_transfer(pair, lambda: ask(direct.url, path, body))
+        assert (streamed_texts(answer.events()) if stream else plain_texts(answer)) == expected
 
 
 @pytest.mark.parametrize("path", (CHAT, COMPLETIONS))
@@ -112,6 +124,7 @@ def test_several_prompts(plain, proxy, fresh, stream):
     assert len(set(texts.values())) == 3
 
 
+@pytest.mark.mooncake
 @pytest.mark.parametrize("path", (CHAT, COMPLETIONS))
 @pytest.mark.parametrize("more", (
     {"max_completion_tokens": 3}, {"min_tokens": 5}, {"ignore_eos": True}, {"logprobs": True, "top_logprobs": 2},
