@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each run is for one connector: pytest --connector mooncake|nixl. The pair, a plain instance and one proxy stand for
-the whole run, with Mooncake a second proxy without the KV relay; after every test nothing may be held on either side."""
+the whole run, with Mooncake a second proxy without the KV relay; after every test nothing may be held anywhere."""
 import uuid
 
 import pytest

@@ -10,8 +10,8 @@ import time
 
 import pytest
 from conftest import RUN
-from harness import (ABORT_TIMEOUT_S, CHAT, COMPLETIONS, MODEL_LENGTH, Leaver, Proxy, Set, ask, plain_texts, request_body,
-                     streamed_texts, wait_until)
+from harness import (ABORT_TIMEOUT_S, CHAT, COMPLETIONS, MODEL_LENGTH, Leaver, Proxy, Set, ask, plain_texts,
+                     request_body, streamed_texts, wait_until)
 
 pytestmark = [pytest.mark.mooncake, pytest.mark.usefixtures("nothing_held")]
 AT_ONCE_S = 1.5  # a second, polled every 0.1 s on a busy machine; vLLM alone would need 8 s and more

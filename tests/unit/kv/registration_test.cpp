@@ -4,6 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <nlohmann/json.hpp>
+
 #include "support/http_bench.h"
 
 namespace sluice::kv::test {
@@ -19,6 +22,20 @@ TEST(BootstrapEntries, OddRepliesAreRefused) {
     const std::string good = R"({"0":{"engine_id":"a","worker_addr":{"0":{"0":"tcp://h:1"}}}})";
     EXPECT_EQ(write_bootstrap_entries(*read_bootstrap_entries(good)), good);
     EXPECT_TRUE(read_bootstrap_entries("{}")->empty());
+}
+
+// What real vLLM's worker and bootstrap server were recorded to say.
+TEST(BootstrapEntries, VllmsOwnAreWhatWeWrite) {
+    std::ifstream file("tests/vectors/mooncake/side_channel.json");
+    const auto recorded = nlohmann::json::parse(file);
+    const auto query = recorded.at("query").get<std::string>();
+    const auto entries = read_bootstrap_entries(query);
+    ASSERT_TRUE(entries) << entries.error();
+    ASSERT_TRUE(entries->contains(0));
+    const RegisteredEngine& engine = entries->at(0);
+    EXPECT_EQ(write_bootstrap_entries(*entries), query);
+    EXPECT_EQ(write_registration({engine.engine_id, 0, 0, 0, engine.workers.at(0).at(0)}),
+              recorded.at("register").get<std::string>());
 }
 
 TEST(WorkerPort, IsTheGuidesRule) {
