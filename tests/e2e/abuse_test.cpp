@@ -209,6 +209,35 @@ TEST_F(AbuseTest, ClientsThatVanishAtAnyMomentLeaveNothing) {
     ADD_FAILURE() << http_call(prefills_[0].port, "GET", "/sim/state").body;
 }
 
+// A client that has sent its request and ends its side counts as gone, as in nginx and uvicorn,
+// unless it may do so.
+TEST_F(AbuseTest, HalfClosedSocketsAreServedOnlyIfAllowed) {
+    for (const bool allowed : {false, true}) {
+        start_quick(allowed ? std::vector<std::string>{"--allow-half-close"}
+                            : std::vector<std::string>{});
+        const std::string body =
+            R"({"model":"test-model","messages":[{"role":"user","content":"half"}]})";
+        for (int i = 0; i < 10; ++i) {
+            const std::string answer =
+                raw_call(proxy_port_,
+                         "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: "
+                         "application/json\r\nConnection: close\r\nContent-Length: " +
+                             std::to_string(body.size()) + "\r\n\r\n" + body,
+                         10, true);
+            EXPECT_EQ(answer.starts_with("HTTP/1.1 200 OK\r\n"), allowed) << answer;
+            EXPECT_TRUE(allowed || answer.empty()) << answer;
+        }
+        // In mid-head and mid-body nothing is answered either way.
+        EXPECT_EQ(raw_call(proxy_port_, "GET /health HTT", 10, true), "");
+        EXPECT_EQ(
+            raw_call(proxy_port_,
+                     "POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab", 10, true),
+            "");
+        expect_at_rest();
+        stop();
+    }
+}
+
 TEST_F(AbuseTest, NamesThatDoNotResolveAreSaidSoAndTheRestWorks) {
     start_quick();
     const int port = free_port();

@@ -2,9 +2,17 @@
 // The binary as an operator meets it: help, exit codes, mistakes, the doctor.
 #include <gtest/gtest.h>
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstddef>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -194,6 +202,39 @@ TEST_F(Cli, DoctorIsContentWithAWorkingPair) {
     consumer->signal(SIGKILL);
     consumer->wait(5);
     EXPECT_EQ(run(words).status, 1);
+}
+
+// As in a container whose seccomp profile knows nothing of io_uring. The filter is this thread's
+// and its children's, for good, so a process of its own sets it.
+TEST_F(Cli, WithoutIoUringItSaysWhyAndWhatToDo) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+        sock_filter rules[] = {
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        };
+        sock_fprog filter{static_cast<unsigned short>(std::size(rules)), rules};
+        if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+            ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
+            ::_exit(77);
+        const Outcome proxy = run({"proxy", "--port", std::to_string(free_port()), "--prefill",
+                                   "http://127.0.0.1:1", "none", "--decode", "http://127.0.0.1:1"});
+        const Outcome doctor = run({"doctor"});
+        const std::string_view words = "a seccomp profile that allows io_uring_setup";
+        const bool told = proxy.err.find(words) != std::string::npos &&
+                          (doctor.out + doctor.err).find(words) != std::string::npos;
+        if (!told)
+            std::fprintf(stderr, "%d %s%s\n%d %s%s\n", proxy.status, proxy.out.c_str(),
+                         proxy.err.c_str(), doctor.status, doctor.out.c_str(), doctor.err.c_str());
+        ::_exit(told && proxy.status == 1 && doctor.status == 1 ? 0 : 1);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "no seccomp filter can be set here";
+    EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
 }  // namespace

@@ -103,12 +103,15 @@ void FleetTest::start(const FleetPlan& plan) {
     FAIL() << "not every instance became usable\n" << proxy_->log();
 }
 
-void FleetTest::TearDown() {
+void FleetTest::stop() {
     if (proxy_ != nullptr) {
         proxy_->signal(SIGTERM);
         EXPECT_EQ(proxy_->wait(40), 0) << proxy_->log();
+        if (HasFailure()) std::printf("%s\n", proxy_->log().c_str());
     }
-    if (HasFailure() && proxy_ != nullptr) std::printf("%s\n", proxy_->log().c_str());
+    proxy_.reset();
+    prefills_.clear();
+    decodes_.clear();
 }
 
 HttpAnswer FleetTest::chat(const std::string& prompt, bool stream, const std::string& more,

@@ -42,7 +42,9 @@ struct EngineProcess {
 class FleetTest : public testing::Test {
 protected:
     void start(const FleetPlan& plan);
-    void TearDown() override;
+    void TearDown() override { stop(); }
+    // Ends the fleet; another may be started.
+    void stop();
 
     HttpAnswer chat(const std::string& prompt, bool stream = false, const std::string& more = {},
                     double seconds = 20);

@@ -373,6 +373,76 @@ TEST_P(PdTest, ADecodeThatDiesMidStreamLeavesAVisiblyBrokenAnswer) {
     expect_at_rest();
 }
 
+// A client that leaves takes its decode leg with it. A prefill that runs is closed with NIXL, and
+// left to finish with Mooncake, where a cut would pin blocks.
+TEST_P(PdTest, WhatBecomesOfLegsWhoseClientHasLeft) {
+    FleetPlan slow = plan(1, 1);
+    slow.engine_flags = {"--sim-ttft-ms", "1500"};
+    start(slow);
+    const auto state_of = [](const EngineProcess& engine) {
+        return nlohmann::json::parse(http_call(engine.port, "GET", "/sim/state").body);
+    };
+    nlohmann::json prefill;
+    const auto look = [&] { return prefill = state_of(prefills_[0]); };
+    for (double patience = 0.3; look()["generations"] == 0 && patience < 1.5; patience *= 2)
+        chat("leaves during its prefill", true, {}, patience);
+    expect_at_rest();
+    for (int tries = 0; tries < 400 && look()["generations_live"] != 0; ++tries)
+        std::this_thread::sleep_for(10ms);
+    EXPECT_EQ(prefill["generations"], 1);
+    EXPECT_EQ(prefill["cancelled"], GetParam() ? 1 : 0) << prefill.dump();
+    EXPECT_EQ(prefill["succeeded"], GetParam() ? 0 : 1) << prefill.dump();
+    EXPECT_EQ(metric("sluice_prefills_detached_total"), GetParam() ? 0 : 1);
+    EXPECT_EQ(state_of(decodes_[0])["generations_live"], 0);
+}
+
+// With nobody to prefill the answer is 503 and when to come again, unless a decode may do all of
+// it.
+TEST_P(PdTest, WithoutAPrefillADecodeServesAloneIfItMay) {
+    for (const bool may : {false, true}) {
+        FleetPlan one = plan(1, 1);
+        one.engine_flags = {"--sim-itl-ms", "1"};
+        if (may) one.proxy_flags = {"--decode-fallback"};
+        start(one);
+        const std::string expected = single("alone");
+        prefills_[0].kill_hard();
+        const std::string up =
+            "sluice_instance_up{role=\"prefill\",instance=\"" + prefills_[0].url() + "\"}";
+        for (int tries = 0; tries < 1000 && metric(up) != 0; ++tries)
+            std::this_thread::sleep_for(10ms);
+        for (const bool stream : {false, true}) {
+            const HttpAnswer answer = chat("alone", stream);
+            EXPECT_EQ(answer.status, may ? 200 : 503) << answer.body;
+            if (may) {
+                EXPECT_EQ(text_of(answer.body), expected);
+            } else {
+                EXPECT_NE(answer.head.find("\r\nRetry-After: "), std::string::npos) << answer.head;
+            }
+        }
+        EXPECT_EQ(metric("sluice_decode_fallbacks_total"), may ? 2 : 0);
+        expect_at_rest();
+        stop();
+    }
+}
+
+// Streams that outlast --drain-timeout are cut, visibly, and the proxy ends all the same.
+TEST_P(PdTest, ADrainDoesNotLastForEver) {
+    FleetPlan slow = plan(1, 1);
+    slow.engine_flags = {"--sim-itl-ms", "100", "--sim-output-tokens", "400"};
+    slow.proxy_flags = {"--drain-timeout", "0.3"};
+    start(slow);
+    HttpAnswer streamed;
+    std::thread client([&] { streamed = chat("long", true, {}, 30); });
+    while (metric("sluice_time_to_first_token_seconds_count") < 1)
+        std::this_thread::sleep_for(10ms);
+    proxy_->signal(SIGTERM);
+    client.join();
+    EXPECT_EQ(streamed.status, 200);
+    EXPECT_FALSE(streamed.complete);
+    EXPECT_EQ(streamed.body.find("[DONE]"), std::string::npos);
+    EXPECT_EQ(proxy_->wait(20), 0) << proxy_->log();
+}
+
 TEST_P(PdTest, SigtermFinishesStreamsAndExitsWithZero) {
     FleetPlan slow = plan(1, 1);
     slow.engine_flags = {"--sim-itl-ms", "20", "--sim-output-tokens", "40"};
@@ -407,6 +477,25 @@ TEST_P(PdTest, OverloadIsAnsweredAtOnce) {
     EXPECT_GE(statuses[200], 2);
     EXPECT_GE(statuses[429], 1);
     expect_at_rest();
+}
+
+TEST_F(FleetTest, TheUpstreamKeyIsTheProxysOwnElseTheClients) {
+    for (const bool own : {true, false}) {
+        FleetPlan locked;
+        locked.engine_flags = {"--api-key", "engine-key", "--sim-itl-ms", "1"};
+        if (own) locked.proxy_flags = {"--upstream-api-key", "engine-key"};
+        start(locked);
+        const std::string body =
+            R"({"model":"test-model","messages":[{"role":"user","content":"x"}]})";
+        const auto status = [&](const std::string& fields) {
+            return http_call(proxy_port_, "POST", "/v1/chat/completions", body, fields).status;
+        };
+        EXPECT_EQ(status(""), own ? 200 : 401);
+        EXPECT_EQ(status("Authorization: Bearer wrong\r\n"), own ? 200 : 401);
+        EXPECT_EQ(status("Authorization: Bearer engine-key\r\n"), 200);
+        expect_at_rest();
+        stop();
+    }
 }
 
 // vLLM 0.13 to 0.15: P, then D with what P returned, and under the same X-Request-Id, without which

@@ -113,25 +113,36 @@ class UpstreamTest : public FleetTest, public testing::WithParamInterface<bool> 
 protected:
     bool at_prefill() const { return GetParam(); }
 
-    void start_canned(bool beside_a_good_one, const std::string& patience = "1") {
+    // Deadlines are long but where they are what is looked at: a busy machine must not matter.
+    struct Setup {
+        bool beside_a_good_one = false;
+        std::string first_token = "20";  // and the prefill's
+        std::string idle = "20";
+        std::string retries = "0";
+    };
+    void start_canned(const Setup& setup) {
         FleetPlan plan;
         plan.prefills = plan.decodes = 0;
         plan.more_prefills = {prefill_.url()};
         plan.more_decodes = {decode_.url()};
-        if (beside_a_good_one)
+        if (setup.beside_a_good_one)
             (at_prefill() ? plan.more_prefills : plan.more_decodes)
                 .push_back((at_prefill() ? good_prefill_ : good_decode_).url());
         std::istringstream flags(
-            "--kv-connector nixl --policy round_robin --request-timeout 30 --prefill-timeout " +
-            patience + " --first-token-timeout " + patience + " --retries " +
-            std::string(beside_a_good_one ? "1" : "0"));
+            "--kv-connector nixl --policy round_robin --request-timeout 60 --prefill-timeout " +
+            setup.first_token + " --first-token-timeout " + setup.first_token + " --idle-timeout " +
+            setup.idle + " --retries " + setup.retries);
         for (std::string word; flags >> word;) plan.proxy_flags.push_back(word);
         start(plan);
     }
 
     CannedUpstream& bad() { return at_prefill() ? prefill_ : decode_; }
-    std::vector<Fault> all_faults() const {
-        return faults(at_prefill() ? prefill_answer : decode_answer);
+    // Silent ones end at a deadline, the others by themselves.
+    std::vector<Fault> faults_that_are(bool silent) const {
+        std::vector<Fault> some;
+        for (Fault& fault : faults(at_prefill() ? prefill_answer : decode_answer))
+            if ((fault.status == 504) == silent) some.push_back(std::move(fault));
+        return some;
     }
     void behave() { bad().set(good(at_prefill() ? prefill_answer : decode_answer)); }
 
@@ -195,41 +206,58 @@ protected:
 };
 
 TEST_P(UpstreamTest, BesideAGoodOneItsFaultsAreNotSeen) {
-    start_canned(true);
-    for (const Fault& fault : all_faults()) {
+    start_canned({.beside_a_good_one = true, .retries = "1"});
+    for (const Fault& fault : faults_that_are(false)) {
         bad().set(fault.script);
-        expect_right_until_asked(fault.name, fault.status == 504);
+        expect_right_until_asked(fault.name, false);
         behave();
         expect_right_until_asked("after it " + fault.name, false);
     }
     expect_at_rest();
+    stop();
+    start_canned({.beside_a_good_one = true, .first_token = "1", .retries = "3"});
+    bad().set(faults_that_are(true)[0].script);
+    expect_right_until_asked("it never answers", true);
+    expect_at_rest();
 }
 
 TEST_P(UpstreamTest, AloneItsFaultsAreErrors) {
-    start_canned(false);
-    for (const Fault& fault : all_faults())
+    const auto expect_error = [&](const Fault& fault, const HttpAnswer& answer) {
+        EXPECT_EQ(answer.status, fault.status) << fault.name << answer.body;
+        EXPECT_TRUE(answer.complete) << fault.name;
+        EXPECT_NE(answer.body.find("\"error\""), std::string::npos) << fault.name << answer.body;
+    };
+    start_canned({});
+    for (const Fault& fault : faults_that_are(false))
         for (const bool stream : {true, false}) {
-            if (fault.status == 504 && !stream) continue;
             bad().set(fault.script);
             const HttpAnswer answer = ask(stream);
             if (fault.status == 0) {
                 expect_right(answer, fault.name);
                 expect_right(ask(stream), "behind one that was answered twice");
             } else {
-                EXPECT_EQ(answer.status, fault.status) << fault.name << answer.body;
-                EXPECT_TRUE(answer.complete) << fault.name;
-                EXPECT_NE(answer.body.find("\"error\""), std::string::npos)
-                    << fault.name << answer.body;
+                expect_error(fault, answer);
             }
             behave();
             expect_right(ask(stream), "after it " + fault.name);
         }
     expect_at_rest();
+    stop();
+    start_canned({.first_token = "1"});
+    for (const Fault& fault : faults_that_are(true)) {
+        bad().set(fault.script);
+        expect_error(fault, ask(true));
+    }
+    behave();
+    HttpAnswer after;  // the deadline is short for a busy machine
+    for (int tries = 0; tries < 10 && after.status != 200; ++tries) after = ask(true);
+    expect_right(after, "after its silence");
+    expect_at_rest();
 }
 
 // Its answer comes while the request is on its way, most of which it never asked for.
 TEST_P(UpstreamTest, AnAnswerBeforeTheWholeRequestIsPassedOn) {
-    start_canned(false);
+    start_canned({});
     const std::string refusal = R"({"error":{"message":"too long for me","code":413}})";
     bad().set([&](Visit& visit) {
         visit.read_some(1000);
@@ -238,12 +266,10 @@ TEST_P(UpstreamTest, AnAnswerBeforeTheWholeRequestIsPassedOn) {
         visit.read_body();
         return true;
     });
-    for (const bool stream : {true, false}) {
-        const HttpAnswer answer =
-            chat("number 1", stream, R"(,"padding":")" + std::string(8'000'000, 'p') + "\"");
-        EXPECT_EQ(answer.status, 413) << answer.body;
-        EXPECT_EQ(answer.body, refusal);
-    }
+    const HttpAnswer answer =
+        chat("number 1", true, R"(,"padding":")" + std::string(8'000'000, 'p') + "\"", 60);
+    EXPECT_EQ(answer.status, 413) << answer.body;
+    EXPECT_EQ(answer.body, refusal);
     behave();
     expect_right(ask(true), "after it answered early");
     expect_at_rest();
@@ -252,7 +278,7 @@ TEST_P(UpstreamTest, AnAnswerBeforeTheWholeRequestIsPassedOn) {
 // Behind its first content nothing can be tried again.
 TEST_P(UpstreamTest, AStreamThatBreaksOffInMidChunkIsVisiblyBroken) {
     if (at_prefill()) GTEST_SKIP() << "a prefill does not stream";
-    start_canned(true);
+    start_canned({.beside_a_good_one = true, .retries = "1"});
     for (auto* decode : {&decode_, &good_decode_})
         decode->set([](Visit& visit) {
             visit.read_body();
@@ -272,10 +298,39 @@ TEST_P(UpstreamTest, AStreamThatBreaksOffInMidChunkIsVisiblyBroken) {
     expect_at_rest();
 }
 
+// 429 and 503 are back-pressure and 4xx is the client's affair: neither says that it is ill.
+TEST_P(UpstreamTest, BackPressureAndRefusalsOpenNoBreaker) {
+    start_canned({.beside_a_good_one = true, .retries = "1"});
+    const auto refuse = [](const std::string& status) {
+        return [status](Visit& visit) {
+            visit.read_body();
+            visit.send("HTTP/1.1 " + status +
+                       " X\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n"
+                       R"({"error":"no"})");
+            return true;
+        };
+    };
+    for (const std::string status : {"429", "503"}) {
+        bad().set(refuse(status));
+        for (int i = 0; i < 6; ++i) expect_right_until_asked("beside a " + status, false);
+        EXPECT_EQ(breaker(), 0);
+    }
+    bad().set(refuse("404"));
+    int refused = 0;
+    for (int i = 0; i < 12; ++i) {
+        const HttpAnswer answer = ask(i % 4 < 2);
+        refused += answer.status == 404 && answer.body == R"({"error":"no"})";
+        EXPECT_TRUE(answer.status == 404 || answer.status == 200) << answer.status;
+    }
+    EXPECT_GT(refused, 0);
+    EXPECT_EQ(breaker(), 0);
+    expect_at_rest();
+}
+
 // When the breaker's time is over one request tries, and until it has ended all others go
 // elsewhere.
 TEST_P(UpstreamTest, AHalfOpenBreakerLetsOneRequestTry) {
-    start_canned(true, "20");
+    start_canned({.beside_a_good_one = true, .retries = "1"});
     open_breaker();
     std::atomic<bool> gate{false};
     bad().set(gated(gate));
@@ -306,7 +361,7 @@ TEST_P(UpstreamTest, AHalfOpenBreakerLetsOneRequestTry) {
 }
 
 TEST_P(UpstreamTest, AProbeWhoseClientLeavesIsFollowedByAnother) {
-    start_canned(true, "20");
+    start_canned({.beside_a_good_one = true, .retries = "1"});
     open_breaker();
     std::atomic<bool> gate{false};
     bad().set(gated(gate));
@@ -319,6 +374,23 @@ TEST_P(UpstreamTest, AProbeWhoseClientLeavesIsFollowedByAnother) {
     gate = true;
     expect_right_until_asked("behind a probe whose client left", false);
     EXPECT_EQ(breaker(), 0);
+    expect_at_rest();
+}
+
+TEST_P(UpstreamTest, AStreamThatFallsSilentIsCutVisibly) {
+    if (at_prefill()) GTEST_SKIP() << "a prefill does not stream";
+    start_canned({.idle = "1"});
+    bad().set([](Visit& visit) {
+        visit.read_body();
+        visit.send(chunked("text/event-stream", chunk(event(R"("content":"some")"))));
+        visit.wait_for_end();
+        return false;
+    });
+    const HttpAnswer broken = ask(true);
+    EXPECT_EQ(broken.status, 200);
+    EXPECT_FALSE(broken.complete);
+    EXPECT_EQ(text_of(broken.body), "some");
+    EXPECT_NE(broken.body.find("--idle-timeout"), std::string::npos) << broken.body;
     expect_at_rest();
 }
 
