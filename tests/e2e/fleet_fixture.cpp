@@ -15,7 +15,7 @@ using namespace std::chrono_literals;
 namespace {
 
 // Sanitizers make everything slower; what waits for a process to start must not care.
-constexpr double kStartSeconds = 30;
+constexpr double kStartSeconds = 60;
 
 std::string log_folder() {
     const std::string folder = testing::TempDir() + "/sluice-e2e-" + std::to_string(::getpid());

@@ -47,7 +47,7 @@ protected:
     void stop();
 
     HttpAnswer chat(const std::string& prompt, bool stream = false, const std::string& more = {},
-                    double seconds = 20);
+                    double seconds = 60);  // longer than any deadline looked at
     // The words of a chat answer, plain or streamed.
     static std::string text_of(const std::string& body);
     // A sample of the proxy's /metrics; labels as they stand there. Missing: -1.
