@@ -43,8 +43,11 @@ def test_streamed_answer(plain, pair, proxy, fresh, path, length):
     answer = check_transfer(pair, lambda: curl(proxy.url, path, body)).events()
     assert streamed_texts(answer) == streamed_texts(expected)
     assert answer[-1]["usage"] == expected[-1]["usage"]
-    # Two tokens that come at once share an event, so not their number but their members are compared.
-    assert members_of(answer) == members_of(expected)
+    # Tokens that come at once share an event, on a slow machine the last one's with its finish reason, so not their
+    # number but their members are compared, and a kind of event may be missing between the first and the last.
+    ours, theirs = members_of(answer), members_of(expected)
+    assert [kind for kind in theirs if kind in ours] == ours
+    assert (ours[0], ours[-1]) == (theirs[0], theirs[-1])
 
 
 def members_of(events):
