@@ -66,6 +66,7 @@ TEST_F(HttpProcessVectors, Requests) {
     const int prefill = free_port(), decode = free_port();
     start_engine("prefill", prefill);
     start_engine("decode", decode);
+    for (const int engine : {prefill, decode}) ASSERT_TRUE(wait_until_ok(engine, "/health", 60));
     start_proxy(prefill, decode);
     int forwarded = 0;
     for (const HttpVector& vector : load_http_vectors()) {
