@@ -46,8 +46,10 @@ kv::Outcome<std::unique_ptr<DataPlane>> DataPlane::start(io::Loop& loop,
     transport_options.checksum = options.checksum;
     for (const auto& kind : transport::transports()) {
         const std::string name(kind.capabilities.name);
-        const bool wanted = options.transports.empty() ||
-                            std::ranges::find(options.transports, name) != options.transports.end();
+        const bool wanted =
+            options.transports.empty()
+                ? !kind.capabilities.foreign
+                : std::ranges::find(options.transports, name) != options.transports.end();
         Made made;
         made.slot.name = name;
         made.transport = kind.make(*plane->senders_, transport_options);

@@ -125,11 +125,9 @@ void LaneTransport::on_event(const LaneEvent& event) {
 
 void LaneTransport::on_down(PeerLane& lane, Status status, int os) {
     LaneRecord* record = record_of(lane);
+    if (record->closing) return;
     Peer* peer = peers_.get(record->peer);
-    if (peer == nullptr) {
-        if (!record->closing) close_lane(lane, true);
-        return;
-    }
+    if (peer == nullptr) return close_lane(lane, true);
     if (!peer->down) take_down(*peer, status, os);
 }
 
@@ -161,9 +159,7 @@ void LaneTransport::take_down(Peer& peer, Status status, int os) {
 
 void LaneTransport::erase_if_gone(Peer& peer) {
     if (!peer.down || !peer.lanes.empty() || !peer.others.empty()) return;
-    const PeerId id = peers_.handle_of(peer);
     peers_.erase(peer);
-    on_peer_erased(id);
 }
 
 void LaneTransport::close_lane(PeerLane& lane, bool reset) {
@@ -174,6 +170,13 @@ void LaneTransport::close_lane(PeerLane& lane, bool reset) {
     job.kind = JobKind::Close;
     job.lane = &lane;
     job.reset = reset;
+    give(lane.thread, job);
+}
+
+void LaneTransport::give_lane(PeerLane& lane, JobKind kind) {
+    LaneJob job{};
+    job.kind = kind;
+    job.lane = &lane;
     give(lane.thread, job);
 }
 

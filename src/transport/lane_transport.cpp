@@ -90,8 +90,13 @@ bool LaneTransport::is_landing(const Ticket& ticket, Phase phase) const {
 }
 
 Result<Ticket> LaneTransport::open(PeerId peer, const Batch& batch, const LandingOptions& options) {
-    Peer* from = peers_.get(peer);
+    const Peer* from = peers_.get(peer);
     if (from == nullptr || !from->up || from->down) return fail(Errc::ConnectionClosed);
+    return open_for(peer, from->node, batch, options);
+}
+
+Result<Ticket> LaneTransport::open_for(PeerId peer, std::uint64_t peer_node, const Batch& batch,
+                                       const LandingOptions& options) {
     if (free_landings_.empty()) return fail(Errc::LimitReached);
     const std::uint32_t slot = free_landings_.back();
     Landing& landing = context_.landings[slot];
@@ -109,7 +114,7 @@ Result<Ticket> LaneTransport::open(PeerId peer, const Batch& batch, const Landin
     hold_regions(batch, state.regions);
     live_landings_.push_back(slot);
     ++totals_.landings;
-    landing.open(state.epoch, from->node);
+    landing.open(epoch, peer_node);
     on_landing_open(slot, epoch, landing.placement());
     return Ticket{slot, state.epoch};
 }

@@ -74,7 +74,6 @@ protected:
     virtual std::uint64_t new_epoch(const Placement&) { return next_epoch_++; }
     virtual void on_landing_open(std::uint32_t, std::uint64_t, const Placement&) {}
     virtual void on_landing_closed(std::uint32_t) {}
-    virtual void on_peer_erased(PeerId) {}
     // False: a lane that is told to revoke a post reads the rest of a block that is under way
     // first.
     virtual bool stops_reading_at_once() const { return true; }
@@ -83,12 +82,9 @@ protected:
     void shut_down();
 
     const LaneContext& context() const { return context_; }
-    Senders& senders() { return senders_; }
     const Region* find_region(RegionId id);
     bool has_lanes() const { return !lanes_.empty(); }
     std::size_t lane_count() const { return lanes_.size(); }
-    bool is_shut_down() const { return shut_down_; }
-    Instant now() const { return now_; }
 
     // -- peers and their lanes
     Slab<Peer>& peers() { return peers_; }
@@ -102,7 +98,11 @@ protected:
     void say_up(Peer& peer);
     void take_down(Peer& peer, Status status, int os);
     void close_lane(PeerLane& lane, bool reset);
+    void give_lane(PeerLane& lane, JobKind kind);
 
+    // A landing that ends with `peer`, if there is one.
+    Result<Ticket> open_for(PeerId peer, std::uint64_t peer_node, const Batch& batch,
+                            const LandingOptions& options);
     // A post, to a landing or to addresses of the peer's: `target`, with those for its regions.
     Result<PostId> post_to(PeerId peer, const Ticket& ticket, const Batch& batch,
                            const PostOptions& options, const Batch* target,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "transport/table.h"
 
+#include "transport/mooncake/mooncake_transport.h"
 #include "transport/shm/shm_transport.h"
 #include "transport/tcp/tcp_transport.h"
 
@@ -15,6 +16,7 @@ std::unique_ptr<Transport> make(Senders& senders, const TransportOptions& option
 const TransportKind kTransports[] = {
     {ShmTransport::kCapabilities, make<ShmTransport>},
     {TcpTransport::kCapabilities, make<TcpTransport>},
+    {MooncakeTransport::kCapabilities, make<MooncakeTransport>},
 };
 
 }  // namespace

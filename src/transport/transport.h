@@ -45,6 +45,7 @@ struct Capabilities {
     bool same_host_only = false;   // both ends on one machine
     bool needs_shared_fd = false;  // a sender's regions must be backed by a memfd (Region::fd)
     bool device_memory = false;
+    bool foreign = false;          // others' wire: only where asked for by name
     double expected_gb_per_s = 0;  // decimal, one way, for explain(); 0 if nobody has measured it
 };
 

@@ -65,7 +65,7 @@ TEST_P(Allocation, NoneInSteadyState) {
     EXPECT_EQ(allocations.load() - before, 0u);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Allocation, testing::Values("tcp", "shm"));
+INSTANTIATE_TEST_SUITE_P(All, Allocation, testing::Values("tcp", "shm", "mooncake"));
 
 }  // namespace
 }  // namespace sluice::transport

@@ -247,7 +247,7 @@ TEST_P(Bytes, BatchesThatLeaveTheirRegionAreRefused) {
     EXPECT_FALSE(consumer->open(pair.at_consumer, {}, {}));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Bytes, testing::Values("tcp", "shm"));
+INSTANTIATE_TEST_SUITE_P(All, Bytes, testing::Values("tcp", "shm", "mooncake"));
 
 }  // namespace
 }  // namespace sluice::transport

@@ -61,7 +61,7 @@ TEST_P(Fence, SenderStoppedReceiverGivesUpSenderResumes) {
     EXPECT_EQ(result.stale_bytes, 0u);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Fence, testing::Values("tcp", "shm"));
+INSTANTIATE_TEST_SUITE_P(All, Fence, testing::Values("tcp", "shm", "mooncake"));
 
 }  // namespace
 }  // namespace sluice::transport

@@ -87,10 +87,11 @@ bool Pair::connect(Node& consumer, Node& producer) {
     const auto id = consumer->connect(endpoint);
     if (!id) return false;
     at_consumer = *id;
-    // Accepting needs the producer's owner too.
+    // Accepting needs the producer's owner too, and who is connected back to the consumer's.
     for (const Instant end = MonotonicClock::now() + std::chrono::seconds(20);
          MonotonicClock::now() < end;) {
         const auto there = producer.wait(Event::PeerUp, std::chrono::milliseconds(1));
+        consumer.poll();
         if (!there) continue;
         at_producer = there->peer;
         return consumer.wait(Event::PeerUp).has_value();

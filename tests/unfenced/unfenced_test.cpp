@@ -29,7 +29,7 @@ TEST(UnfencedTcp, StoppingTheReceiverBites) {
     EXPECT_GT(stale, 0u);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Unfenced, testing::Values("tcp", "shm"));
+INSTANTIATE_TEST_SUITE_P(All, Unfenced, testing::Values("tcp", "shm", "mooncake"));
 
 }  // namespace
 }  // namespace sluice::transport

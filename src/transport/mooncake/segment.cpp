@@ -72,10 +72,7 @@ std::string write_segment(const Segment& segment) {
         object["buffers"].push_back({{"name", segment.name},
                                      {"addr", segment.first_address},
                                      {"length", segment.first_bytes}});
-    if (segment.node != 0) {
-        object["sluice_node"] = segment.node;
-        object["sluice_peer"] = segment.peer;
-    }
+    if (segment.node != 0) object["sluice_node"] = segment.node;
     return object.dump(-1, ' ', false, json::error_handler_t::replace) + '\n';
 }
 
@@ -97,9 +94,8 @@ std::expected<Segment, const char*> read_segment(std::string_view text) {
     if (!read_number(object, "tcp_proto_version", UINT32_MAX, segment.version) ||
         segment.version == 0)
         return std::unexpected("its tcp_proto_version is no number from 1");
-    if (!read_number(object, "sluice_node", UINT64_MAX, segment.node) ||
-        !read_number(object, "sluice_peer", UINT32_MAX, segment.peer))
-        return std::unexpected("its sluice_node or sluice_peer is no number");
+    if (!read_number(object, "sluice_node", UINT64_MAX, segment.node))
+        return std::unexpected("its sluice_node is no number");
     const json* buffers = member(object, "buffers");
     if (buffers != nullptr && !buffers->is_array())
         return std::unexpected("its buffers are no list");

@@ -5,9 +5,8 @@
 //   16001,
 //    "tcp_proto_version": 2, "buffers": [{"name", "addr", "length"}], "timestamp": "..."}
 //
-// Before version 2 the member for it is left out. Ours has two members more, which engines pass
-// over: `sluice_node`, this process's number, and `sluice_peer`, the caller's or answerer's own
-// number for the other, which our connections then say (address_space.h).
+// Before version 2 the member for it is left out. Ours has one more, which engines pass over:
+// `sluice_node`, this process's number.
 //
 // Threads: values. Errors: a clause.
 #pragma once
@@ -27,7 +26,6 @@ struct Segment {
     std::uint64_t first_address = 0;  // of its first buffer: an address that can be asked for
     std::uint64_t first_bytes = 0;    // 0: no memory is registered
     std::uint64_t node = 0;           // 0: not one of ours
-    std::uint32_t peer = 0;
 };
 
 inline constexpr std::size_t kSegmentNameMax = 256;

@@ -22,6 +22,14 @@ struct Part : ListNode<Part> {
     std::uint64_t end_unit = 0;
     Place place;  // of next_unit
     bool sent = false;
+
+    // What Mooncake's wire needs beside it.
+    struct Cursor {
+        Place target;                  // in the peer's addresses
+        std::uint64_t left = 0;        // of the cut that is being written
+        std::uint32_t unanswered = 0;  // writes
+        bool revoked = false;          // ends with the last answer
+    } cursor;
 };
 
 class Parts {

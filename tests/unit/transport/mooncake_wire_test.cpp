@@ -114,12 +114,11 @@ TEST(MooncakeWire, HandshakesAreBounded) {
 }
 
 TEST(MooncakeWire, OurSegmentIsReadAsItWasWritten) {
-    const Segment ours{"10.0.0.2:15000", "10.0.0.2", 16000, 2, 1ULL << 60, 1ULL << 61, ~0ULL, 77};
+    const Segment ours{"10.0.0.2:15000", "10.0.0.2", 16000, 2, 1ULL << 60, 1ULL << 61, ~0ULL};
     const auto read = read_segment(write_segment(ours));
     ASSERT_TRUE(read) << read.error();
     EXPECT_EQ(write_segment(*read), write_segment(ours));
     EXPECT_EQ(read->node, ~0ULL);
-    EXPECT_EQ(read->peer, 77u);
     const Segment bare{"[::1]:1", "", 1, 1};
     EXPECT_EQ(write_segment(bare).find("tcp_proto_version"), std::string::npos);
     EXPECT_EQ(read_segment(write_segment(bare))->version, 1u);
@@ -145,7 +144,7 @@ TEST(MooncakeWire, WhatIsNoSegmentIsRefusedWithAReason) {
         {R"({"name":"a","tcp_data_port":1,"buffers":[1]})", "buffer"},
         {R"({"name":"a","tcp_data_port":1,"buffers":[{"addr":18446744073709551615,"length":2}]})",
          "buffer"},
-        {R"({"name":"a","tcp_data_port":1,"sluice_peer":4294967296})", "sluice_peer"},
+        {R"({"name":"a","tcp_data_port":1,"sluice_node":-1})", "sluice_node"},
     };
     for (const auto& [text, why] : cases) {
         const auto segment = read_segment(text);
