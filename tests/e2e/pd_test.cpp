@@ -451,8 +451,10 @@ TEST_P(PdTest, SigtermFinishesStreamsAndExitsWithZero) {
     std::thread client([&] { streamed = chat("long", true); });
     std::this_thread::sleep_for(300ms);
     proxy_->signal(SIGTERM);
-    std::this_thread::sleep_for(50ms);
-    EXPECT_EQ(http_call(proxy_port_, "GET", "/health", {}, {}, 1).status, 0);  // no longer accepts
+    int status = 200;  // until it no longer accepts
+    for (int tries = 0; status != 0 && tries < 1000; ++tries)
+        status = http_call(proxy_port_, "GET", "/health", {}, {}, 1).status;
+    EXPECT_EQ(status, 0);
     client.join();
     EXPECT_EQ(streamed.status, 200);
     EXPECT_TRUE(streamed.complete);
