@@ -2,6 +2,27 @@
 #
 # One function per kind of target. All of them take what they find in a folder, and skip a folder that has nothing.
 
+# sluice_precompiled(<target>): with SLUICE_PCH, the headers that most files include are compiled once instead of in
+# every file: a third of a sanitizer build's time. The release build does without: it proves that each file includes
+# what it needs.
+function(sluice_precompiled target)
+    if(NOT SLUICE_PCH)
+        return()
+    endif()
+    if(NOT TARGET precompiled)
+        set(source "${CMAKE_BINARY_DIR}/precompiled.cpp")
+        file(CONFIGURE OUTPUT "${source}" CONTENT "")
+        add_library(precompiled OBJECT "${source}")
+        target_link_libraries(precompiled PRIVATE
+            sluice_flags Threads::Threads third_party_GTest third_party_nlohmann_json)
+        target_precompile_headers(precompiled PRIVATE
+            <algorithm> <array> <atomic> <charconv> <chrono> <deque> <expected> <functional> <list> <map> <memory>
+            <optional> <set> <span> <sstream> <string> <string_view> <thread> <unordered_map> <vector>
+            <gtest/gtest.h> <nlohmann/json.hpp>)
+    endif()
+    target_precompile_headers(${target} REUSE_FROM precompiled)
+endfunction()
+
 # sluice_library(<folder> [DEPENDS <folder>...] [THIRD_PARTY <name>...])
 # src/<folder> with its subfolders, less a main.cpp, as the static library sluice_<folder>.
 function(sluice_library folder)
@@ -11,6 +32,7 @@ function(sluice_library folder)
     list(REMOVE_ITEM sources "${root}/main.cpp")
     if(sources)
         add_library(sluice_${folder} STATIC ${sources})
+        sluice_precompiled(sluice_${folder})
         set(scope PUBLIC)
     else()
         add_library(sluice_${folder} INTERFACE)  # headers only, or still empty
@@ -73,6 +95,7 @@ function(sluice_tests binary)
     endif()
     list(TRANSFORM arg_LIBRARIES PREPEND sluice_)
     add_executable(${binary} ${sources})
+    sluice_precompiled(${binary})
     target_link_libraries(${binary} PRIVATE test_support ${arg_LIBRARIES} third_party_GTest)
     set_target_properties(${binary} PROPERTIES CROSSCOMPILING_EMULATOR "${sluice_test_launcher}")
     if(TARGET sluice)
@@ -97,7 +120,8 @@ function(sluice_fuzzer source)
     set(libraries ${ARGN})
     list(TRANSFORM libraries PREPEND sluice_)
     add_executable(${binary} "${source}")
-    target_link_libraries(${binary} PRIVATE test_support ${libraries})
+    target_include_directories(${binary} PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}")
+    target_link_libraries(${binary} PRIVATE ${libraries})
     target_link_options(${binary} PRIVATE -fsanitize=fuzzer)
     set_target_properties(${binary} PROPERTIES CROSSCOMPILING_EMULATOR "${sluice_test_launcher}")
     add_dependencies(fuzzers ${binary})

@@ -38,7 +38,7 @@ std::string mib(std::uint64_t bytes) {
 }
 
 // As JSON; names of processes may hold anything.
-std::string quoted(std::string_view text) {
+std::string json_string(std::string_view text) {
     std::string out = "\"";
     for (const char c : text) {
         if (c == '"' || c == '\\') out += '\\';
@@ -123,7 +123,7 @@ std::string json_of(const LoadOptions& options, const LoadResult& result) {
         out += fmt::format(R"({{"pid":{},"name":{},"gone":{},"cpu_seconds":{:.6f},)"
                            R"("cpu_us_per_request":{:.4f},"cpu_us_per_event":{:.4f},)"
                            R"("rss_bytes_before":{},"rss_bytes_max":{}}})",
-                           target.pid, quoted(target.name), target.gone,
+                           target.pid, json_string(target.name), target.gone,
                            target.gone ? 0 : target.cpu_seconds,
                            target.gone ? 0 : per(target.cpu_seconds, result.ended),
                            target.gone ? 0 : per(target.cpu_seconds, result.events),
