@@ -3,6 +3,8 @@
 // one at a time, and the time of a hand-over there and back. scripts/setup --perf installs the
 // others; without them their rows are not there. Needs two cores that are otherwise idle.
 #include <benchmark/benchmark.h>
+#include <pthread.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <array>
@@ -68,9 +70,15 @@ void relax() {
 #endif
 }
 
-void pin(unsigned which) {
-    const auto cpus = sluice::allowed_cpus();
-    (void)sluice::pin_to_cpu(cpus[which % cpus.size()]);
+// Asked once, before anybody is pinned: a thread inherits the one core of a pinned parent, and so
+// the parent moves it to its own before it waits for it.
+const std::vector<int> cpus = sluice::allowed_cpus();
+
+void pin(pthread_t thread, unsigned which) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpus[which % cpus.size()], &set);
+    pthread_setaffinity_np(thread, sizeof set, &set);
 }
 
 template <class Queue>
@@ -81,7 +89,6 @@ void throughput(benchmark::State& state) {
         auto queue = std::make_unique<Queue>();
         std::atomic<bool> go{false};
         std::thread producer([&] {
-            pin(1);
             typename Queue::Value item{};
             while (!go.load(std::memory_order_acquire)) relax();
             for (std::uint64_t i = 0; i < kItems; ++i) {
@@ -89,7 +96,8 @@ void throughput(benchmark::State& state) {
                 while (!queue->push(item)) relax();
             }
         });
-        pin(0);
+        pin(producer.native_handle(), 1);
+        pin(pthread_self(), 0);
         typename Queue::Value item{};
         const auto start = std::chrono::steady_clock::now();
         go.store(true, std::memory_order_release);
@@ -112,14 +120,14 @@ void hand_over(benchmark::State& state) {
     for (auto _ : state) {
         auto there = std::make_unique<Queue>(), back = std::make_unique<Queue>();
         std::thread other([&] {
-            pin(1);
             typename Queue::Value item{};
             for (std::size_t i = 0; i < kTrips; ++i) {
                 while (!there->pop(item)) relax();
                 while (!back->push(item)) relax();
             }
         });
-        pin(0);
+        pin(other.native_handle(), 1);
+        pin(pthread_self(), 0);
         typename Queue::Value item{};
         double sum = 0;
         for (std::size_t i = 0; i < kTrips; ++i) {
