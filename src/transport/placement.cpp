@@ -131,11 +131,15 @@ std::span<std::byte> Placement::next(Place& place, std::uint64_t bytes) const {
     const PlacedRange& range = ranges_[place.range];
     const auto block = static_cast<std::uint32_t>(place.offset / range.block_bytes);
     const std::uint64_t within = place.offset - block * range.block_bytes;
-    const std::uint64_t piece = within / range.piece_bytes;
-    const std::uint64_t in_piece = within - piece * range.piece_bytes;
-    std::byte* address = range.base + blocks_[range.first_block + block] * range.block_stride +
-                         piece / range.inner.count * range.outer.stride +
-                         piece % range.inner.count * range.inner.stride + in_piece;
+    std::byte* address = range.base + blocks_[range.first_block + block] * range.block_stride;
+    std::uint64_t in_piece = within;
+    if (within >= range.piece_bytes) {  // most blocks are one piece, and divisions are dear
+        const std::uint64_t piece = within / range.piece_bytes;
+        in_piece = within - piece * range.piece_bytes;
+        address += piece / range.inner.count * range.outer.stride +
+                   piece % range.inner.count * range.inner.stride;
+    }
+    address += in_piece;
     const std::uint64_t length = std::min(bytes, range.piece_bytes - in_piece);
     place.offset += length;
     return {address, length};
