@@ -85,10 +85,11 @@ if(SLUICE_SANITIZE)
     endif()
 endif()
 
-# sluice_tests(<binary> LABEL <label> FOLDER <tests/...> TIMEOUT <seconds> LIBRARIES <folder>... [SERIAL])
+# sluice_tests(<binary> LABEL <label> FOLDER <tests/...> TIMEOUT <seconds> LIBRARIES <folder>... [SERIAL]
+#              [ALSO <label> <pattern of GoogleTest's>])
 # The .cpp files of a folder as one GoogleTest binary; each case is a test of ctest, with its own time limit.
 function(sluice_tests binary)
-    cmake_parse_arguments(arg "SERIAL" "LABEL;FOLDER;TIMEOUT" "LIBRARIES" ${ARGN})
+    cmake_parse_arguments(arg "SERIAL" "LABEL;FOLDER;TIMEOUT" "LIBRARIES;ALSO" ${ARGN})
     file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/${arg_FOLDER}/*.cpp")
     if(NOT sources)
         return()
@@ -107,9 +108,16 @@ function(sluice_tests binary)
         set(serial RUN_SERIAL TRUE)
     endif()
     # Asked when ctest runs: a build that only compiles need not start the binary.
-    gtest_discover_tests(${binary} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 NO_PRETTY_VALUES
-        TEST_PREFIX "${SLUICE_TEST_PREFIX}${name}." WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}"
-        PROPERTIES LABELS ${arg_LABEL} TIMEOUT ${arg_TIMEOUT} ${serial})
+    set(how DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 NO_PRETTY_VALUES
+        TEST_PREFIX "${SLUICE_TEST_PREFIX}${name}." WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")
+    if(arg_ALSO)
+        # One label of two names: ctest -L takes patterns, and a list of two does not survive PRE_TEST.
+        list(POP_FRONT arg_ALSO also pattern)
+        gtest_discover_tests(${binary} ${how} TEST_FILTER "${pattern}"
+            PROPERTIES LABELS "${arg_LABEL}+${also}" TIMEOUT ${arg_TIMEOUT} ${serial})
+        list(APPEND how TEST_FILTER "-${pattern}")
+    endif()
+    gtest_discover_tests(${binary} ${how} PROPERTIES LABELS ${arg_LABEL} TIMEOUT ${arg_TIMEOUT} ${serial})
 endfunction()
 
 # sluice_fuzzer(<file> <folder>...): tests/fuzz/<name>_fuzz.cpp, linked with those libraries, as the test fuzz.<name>.

@@ -127,6 +127,18 @@ std::string metrics_text(const NodeMetrics& metrics, const DataPlane& plane) {
     for (unsigned i = 0; i < plane.senders().size(); ++i)
         out.line("sender_cpu_nanoseconds_total", fmt::format("sender=\"{}\"", i),
                  plane.senders().cpu_ns(i));
+    // Of both directions, since it started; what the loop's thread spends is not in it.
+    double cpu_seconds = 0, gib = 0;
+    for (unsigned i = 0; i < plane.senders().size(); ++i)
+        cpu_seconds += static_cast<double>(plane.senders().cpu_ns(i)) * 1e-9;
+    for (std::size_t i = 0; i < plane.size(); ++i) {
+        const auto counters = plane.slot(i).transport->counters();
+        gib += static_cast<double>(counters.bytes_sent + counters.bytes_landed) / (1 << 30);
+    }
+    out.head("sender_cpu_seconds_per_gib", "gauge",
+             "CPU time of the sender threads for each 2^30 bytes sent or received.");
+    out.text += fmt::format("sluice_kv_sender_cpu_seconds_per_gib {:.6f}\n",
+                            gib > 0 ? cpu_seconds / gib : 0.0);
     return std::move(out.text);
 }
 

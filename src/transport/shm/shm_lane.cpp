@@ -266,8 +266,8 @@ bool ShmLane::copy_slice(Copy& copy) {
     const auto cut = copy.source.cut(copy.place, copy.units_left, kSliceBytes);
     const UnitSpan units =
         target.units_at({copy.place.range + first_range, copy.place.offset}, cut.bytes);
-    copy_bytes(copy.source, copy.place, target,
-               {copy.place.range + first_range, copy.place.offset}, cut.bytes);
+    copy_bytes(copy.source, copy.place, target, {copy.place.range + first_range, copy.place.offset},
+               cut.bytes);
     // What was read above was the sender's to give if its cell has not moved since.
     std::atomic_thread_fence(std::memory_order_acquire);
     const bool still_given =

@@ -89,6 +89,8 @@ TEST_F(Api, ManyPullsAtOnceLand) {
         std::string::npos)
         << metrics;
     EXPECT_NE(metrics.find("sluice_kv_pulls_live 0\n"), std::string::npos);
+    EXPECT_NE(metrics.find("sluice_kv_sender_cpu_seconds_per_gib "), std::string::npos);
+    EXPECT_EQ(metrics.find("sluice_kv_sender_cpu_seconds_per_gib 0.000000"), std::string::npos);
     const auto explained = c->explain(p->address());
     ASSERT_TRUE(explained.has_value()) << explained.error().sentence;
     EXPECT_NE(explained->find("used tcp"), std::string::npos) << *explained;
