@@ -15,6 +15,7 @@ namespace sluice::kv::test {
 namespace {
 
 constexpr int kDescriptorsLookedAt = 256;
+constexpr std::uint64_t kClear = 0xCDCDCDCDCDCDCDCD;
 
 std::uint64_t word(std::uint64_t pattern, std::uint32_t layer, std::uint32_t id, std::uint64_t at) {
     return pattern * 0x9E3779B97F4A7C15u ^ std::uint64_t{layer} << 56 ^ std::uint64_t{id} << 40 ^
@@ -40,7 +41,7 @@ Side::Side(Role role, const std::string& transport, std::uint16_t port) {
         region.layer = layer;
         region.layer_name = "layers." + std::to_string(layer);
         region.kv_heads = 4;
-        region.head_size = 256;  // 16 tokens a block
+        region.head_size = kHeadSize;
         region.element_bytes = 2;
         region.memory_fd = fd_;
         region.memory_fd_offset = std::uint64_t{layer} * kBlocks * kBlockBytes;
@@ -53,6 +54,9 @@ Side::Side(Role role, const std::string& transport, std::uint16_t port) {
     options.port = port;
     options.transports = {transport};
     options.sender_threads = 2;
+    options.on_lease_ended = [this](const std::string&, const BlocksByGroup&, LeaseEnding) {
+        leases_ended_.fetch_add(1);
+    };
     auto node = Node::create(options, regions);
     if (!node) std::fprintf(stderr, "%s\n", node.error().sentence.c_str());
     ASSERT(node.has_value());
@@ -87,9 +91,14 @@ void Side::fill(std::uint64_t pattern) {
 
 void Side::clear() const { std::memset(base_, 0xCD, kPoolBytes); }
 
-std::uint64_t Side::bytes_not_clear() const {
+// May look while bytes are landing, to see that they do.
+__attribute__((no_sanitize("thread"))) std::uint64_t Side::bytes_not_clear() const {
     std::uint64_t count = 0;
-    for (std::uint64_t i = 0; i < kPoolBytes; ++i) count += base_[i] != std::byte{0xCD};
+    for (std::uint64_t i = 0; i < kPoolBytes; i += 8) {
+        std::uint64_t word = 0;
+        __builtin_memcpy(&word, base_ + i, 8);
+        if (word != kClear) count += 8;
+    }
     return count;
 }
 

@@ -5,6 +5,7 @@
 
 #include <sluice/kv.h>
 
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -13,7 +14,12 @@ namespace sluice::kv::test {
 
 inline constexpr std::uint32_t kLayers = 4;
 inline constexpr std::uint32_t kBlocks = 64;
-inline constexpr std::uint32_t kBlockBytes = 64 * 1024;
+#ifdef SLUICE_SLOW_BUILD
+inline constexpr std::uint32_t kHeadSize = 64;
+#else
+inline constexpr std::uint32_t kHeadSize = 256;
+#endif
+inline constexpr std::uint32_t kBlockBytes = 16 * 4 * kHeadSize * 2 * 2;  // 16 tokens, 4 heads
 inline constexpr std::uint64_t kPoolBytes = std::uint64_t{kLayers} * kBlocks * kBlockBytes;
 inline constexpr char kToken[] = "secret";
 
@@ -31,9 +37,10 @@ public:
     static BlocksByGroup producer_blocks(std::uint32_t first, std::uint32_t count);
     static BlocksByGroup consumer_blocks(std::uint32_t first, std::uint32_t count);
 
-    void fill(std::uint64_t pattern);  // every byte is its place's, of that pattern
-    void clear() const;                // every byte 0xCD
-    std::uint64_t bytes_not_clear() const;
+    void fill(std::uint64_t pattern);       // every byte is its place's, of that pattern
+    void clear() const;                     // every byte 0xCD
+    std::uint64_t bytes_not_clear() const;  // in words of 8
+    std::uint64_t leases_ended() const { return leases_ended_.load(); }
     // Of the i-th blocks of a transfer, in all layers: bytes that are not what a producer that was
     // filled with `pattern` had there.
     std::uint64_t wrong(std::uint32_t first, std::uint32_t i, std::uint64_t pattern) const;
@@ -44,6 +51,7 @@ private:
         return base_ + (std::uint64_t{layer} * kBlocks + id) * kBlockBytes;
     }
 
+    std::atomic<std::uint64_t> leases_ended_{0};
     int fd_ = -1;
     std::byte* base_ = nullptr;
     std::unique_ptr<Node> node_;
