@@ -5,6 +5,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <string>
@@ -48,10 +49,11 @@ private:
 
 class UringBench final : public Bench {
 public:
-    // Null where this kernel has no usable io_uring.
-    static std::unique_ptr<Bench> create() {
+    // As an older kernel has it: no better than `level`. Null where io_uring cannot be used.
+    static std::unique_ptr<Bench> create(TaskRun level = TaskRun::Defer) {
         UringOptions options;
         options.capabilities = probe_uring();
+        options.capabilities.task_run = std::max(options.capabilities.task_run, level);
         auto io = UringIo::create(options);
         if (!io) return nullptr;
         return std::unique_ptr<Bench>(new UringBench(std::move(*io)));

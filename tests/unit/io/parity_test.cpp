@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One list of scenarios on both implementations of Io and every kind of address: what the
 // simulation says must be what Linux does. A scenario asserts only what both promise, never timing.
+// Each kind of address has another of the ring's modes, so that those of older kernels are run too.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -25,12 +26,15 @@ enum class Family { V4, V6, Unix };
 struct Case {
     Kind kind;
     Family family;
+    TaskRun task_run = TaskRun::Defer;  // Uring
 };
 
 std::string name_of(const ::testing::TestParamInfo<Case>& info) {
     const char* families[] = {"V4", "V6", "Unix"};
+    const char* modes[] = {"", "Cooperative", "Plain"};
     return std::string(info.param.kind == Kind::Sim ? "Sim" : "Uring") +
-           families[static_cast<int>(info.param.family)];
+           families[static_cast<int>(info.param.family)] +
+           modes[static_cast<int>(info.param.task_run)];
 }
 
 class ParityTest : public ::testing::TestWithParam<Case> {
@@ -39,7 +43,7 @@ protected:
         if (GetParam().kind == Kind::Sim)
             bench_ = std::make_unique<SimBench>();
         else
-            bench_ = UringBench::create();
+            bench_ = UringBench::create(GetParam().task_run);
         if (bench_ == nullptr) GTEST_SKIP() << "no usable io_uring here";
         bench_->settle();
         buffers_at_start_ = bench_->io().buffers().buffers_in_use();
@@ -381,8 +385,8 @@ INSTANTIATE_TEST_SUITE_P(Io, ParityTest,
                          ::testing::Values(Case{Kind::Sim, Family::V4}, Case{Kind::Sim, Family::V6},
                                            Case{Kind::Sim, Family::Unix},
                                            Case{Kind::Uring, Family::V4},
-                                           Case{Kind::Uring, Family::V6},
-                                           Case{Kind::Uring, Family::Unix}),
+                                           Case{Kind::Uring, Family::V6, TaskRun::Cooperative},
+                                           Case{Kind::Uring, Family::Unix, TaskRun::Plain}),
                          name_of);
 
 // What only a real ring has: waiting, and being woken from another thread.
