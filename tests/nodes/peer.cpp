@@ -55,10 +55,6 @@ Peer::~Peer() {
     ::close(socket_);
 }
 
-std::uint16_t Peer::port() const {
-    return static_cast<std::uint16_t>(std::stoi(address_.substr(address_.rfind(':') + 1)));
-}
-
 std::string Peer::ask(const std::string& command) {
     if (::send(socket_, command.data(), command.size(), MSG_NOSIGNAL) < 0) return {};
     return receive(socket_);

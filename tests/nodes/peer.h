@@ -21,7 +21,6 @@ public:
     Peer& operator=(const Peer&) = delete;
 
     const std::string& address() const { return address_; }
-    std::uint16_t port() const;
 
     // address | fill PATTERN | publish ID FIRST COUNT | release ID | pull ID ADDRESS FIRST COUNT
     // | begin ID FIRST COUNT: publishes the first layer; finish ID: the others
