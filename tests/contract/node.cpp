@@ -87,14 +87,20 @@ bool Pair::connect(Node& consumer, Node& producer) {
     const auto id = consumer->connect(endpoint);
     if (!id) return false;
     at_consumer = *id;
-    // Accepting needs the producer's owner too, and who is connected back to the consumer's.
+    // Accepting needs the producer's owner too, and who is connected back to the consumer's: each
+    // polls until both are up, whichever is first.
+    bool there = false, here = false;
     for (const Instant end = MonotonicClock::now() + std::chrono::seconds(20);
          MonotonicClock::now() < end;) {
-        const auto there = producer.wait(Event::PeerUp, std::chrono::milliseconds(1));
-        consumer.poll();
-        if (!there) continue;
-        at_producer = there->peer;
-        return consumer.wait(Event::PeerUp).has_value();
+        if (!there) {
+            const auto up = producer.wait(Event::PeerUp, std::chrono::milliseconds(1));
+            there = up.has_value();
+            if (there) at_producer = up->peer;
+        } else {
+            producer.poll();
+        }
+        if (!here) here = consumer.wait(Event::PeerUp, std::chrono::milliseconds(1)).has_value();
+        if (there && here) return true;
     }
     return false;
 }
