@@ -13,7 +13,7 @@
 //   says "I am alive, and to you I am peer n" (n = 0: a stranger)
 //
 // Threads: take, open, close: the owner; the rest any. Owns: the table. Costs: find() looks at as
-// many slots as are in use; lanes remember their last. Errors: take() answers 0 when none are left.
+// many slots as are in use, once a write. Errors: take() answers 0 when none are left.
 #pragma once
 
 #include <array>

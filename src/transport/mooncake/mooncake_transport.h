@@ -7,26 +7,35 @@
 // connections as well, so that either end may write and either learns at once that the other's
 // process is gone. Only a peer's own address is connected to, never one that it names.
 //
-// What this wire cannot give, and what we do:
-//   | guarantee               | between ours  | a foreign sender, to us        | us, to a foreign
-//   engine       |
-//   |-------------------------|---------------|--------------------------------|-------------------------------|
-//   | fence                   | yes           | yes: landings have addresses   | no: what has left
-//   may land    | |                         |               | of their own, given out once,  |
-//   until it is answered or the   | |                         |               | so nothing late
-//   finds one; no  | connection drained; a revoked | |                         |               |
-//   block need be quarantined      | write() ends only then        | | which blocks landed     |
-//   exact         | those that one write covered   | the post as a whole           | | delivered
-//   means applied | yes           | v2 by status, v1 as it is told | v2 by status, v1 by a read |
-//   |                         |               |                                | behind the writes
-//   | | token                   | no            | no: who knows an open address  | no | | | | may
-//   write there; they begin at |                               | |                         | | a
-//   random place and have gaps   |                               | | checksum                | no:
-//   TCP's own | no                             | no                            | | a dead process
-//   | at once       | at once                        | at once                       | | a hung one
-//   | silence_max   | silence_max, if it has         | the same                      | | | |
-//   registered memory to ask for   |                               | | the pool is read by     |
-//   nobody: reads are refused                      |                               |
+// What this wire cannot give, and what we do. "Foreign" is Mooncake's own engine.
+//
+//   fence
+//     between ours         yes: as a foreign sender to us
+//     foreign sends to us  yes: each landing has addresses of its own, given out once, so nothing
+//                          that is late finds one, and no block need be quarantined
+//     we send to foreign   no: what has left may land until it is answered or its connection has
+//                          been drained; a revoked write() ends only then
+//   which blocks landed
+//     between ours         exact
+//     foreign sends to us  those that one write covered whole
+//     we send to foreign   the post as a whole
+//   "delivered" means that it was applied
+//     between ours         yes
+//     foreign sends to us  v2 is told by a status; v1 has none
+//     we send to foreign   v2 by its status, v1 by a read behind the writes
+//   token
+//     all                  none: who knows an open address may write there. The addresses begin at
+//                          a random place and have random gaps
+//   checksum
+//     all                  TCP's own
+//   a process that died is noticed
+//     all                  at once
+//   ... one that hangs
+//     between ours         after silence_max
+//     with foreign ones    after silence_max, if it has registered memory that can be asked for;
+//                          else landings and posts end at their deadlines
+//   reading the pool
+//     all                  by nobody: reads are refused
 //
 // Threads: the owner. Owns, costs: see lane_transport.h.
 #pragma once
