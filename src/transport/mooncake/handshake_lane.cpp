@@ -88,9 +88,7 @@ void HandshakeLane::on_message() {
     auto segment = read_segment(reader_.json());
     if (!segment) return break_down(Status::Violation);
     theirs_ = std::move(*segment);
-    LaneEvent up{};
-    up.kind = EventKind::Up;
-    emit(up);
+    say_up();
 }
 
 void HandshakeLane::tick() {

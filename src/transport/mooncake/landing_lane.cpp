@@ -127,9 +127,7 @@ void LandingLane::begin_read() {
     out_.push_back(std::byte{0});
     if (number == 0 || said_peer_ != 0) return;
     said_peer_ = static_cast<std::uint32_t>(number);
-    LaneEvent up{};
-    up.kind = EventKind::Up;
-    emit(up);
+    say_up();
 }
 
 void LandingLane::begin_write() {
@@ -168,12 +166,8 @@ void LandingLane::finish_write(bool inside) {
     counters.bytes_landed.add(request_.bytes);
     counters.frames_landed.add();
     if (request_.acknowledged) answer(Answer::Ok);
-    if (units.count == 0 || !landing.mark(units, found_.epoch)) return;
-    LaneEvent done{};
-    done.kind = EventKind::LandingDone;
-    done.ticket = {found_.slot, found_.epoch};
-    done.status = Status::Landed;
-    emit(done);
+    if (units.count > 0 && landing.mark(units, found_.epoch))
+        say_landing_done({found_.slot, found_.epoch}, Status::Landed);
 }
 
 void LandingLane::answer(Answer answer) {

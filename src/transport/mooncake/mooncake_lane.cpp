@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "transport/mooncake/mooncake_lane.h"
 
-#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -11,40 +10,10 @@ MooncakeLane::~MooncakeLane() {
     if (fd_ >= 0) ::close(fd_);
 }
 
-void MooncakeLane::adopt(LaneHost& host) {
-    host_ = &host;
-    started_ = last_heard_ = last_sent_ = host.now();
-    host.want_step(*this);
-}
-
 void MooncakeLane::take(const LaneJob& job) {
     if (job.kind != JobKind::Close) return on_job(job);
     break_down(Status::Revoked);
-    if (job.reset) {
-        const linger at_once{1, 0};
-        setsockopt(fd_, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
-    }
-    ::close(fd_);
-    fd_ = -1;
-    LaneEvent gone{};
-    gone.kind = EventKind::Gone;
-    emit(gone);
-}
-
-void MooncakeLane::on_ready(std::uint32_t epoll_events) {
-    if ((epoll_events & EPOLLIN) != 0) readable_ = true;
-    if ((epoll_events & EPOLLOUT) != 0) writable_ = true;
-    if ((epoll_events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
-        ending_ = readable_ = true;
-        if ((epoll_events & EPOLLERR) != 0) writable_ = true;
-    }
-    host_->want_step(*this);
-}
-
-void MooncakeLane::emit(LaneEvent event) {
-    event.target = context_.target;
-    event.lane = this;
-    host_->emit(event);
+    close_and_say_gone(fd_, job.reset);
 }
 
 void MooncakeLane::break_down(Status status, int os) {
@@ -54,11 +23,7 @@ void MooncakeLane::break_down(Status status, int os) {
     on_breaking(status);
     // The socket itself is closed by the owner's last job.
     ::shutdown(fd_, SHUT_RDWR);
-    LaneEvent down{};
-    down.kind = EventKind::Down;
-    down.status = status;
-    down.os = os;
-    emit(down);
+    say_down(status, os);
 }
 
 bool MooncakeLane::connected() {
@@ -86,7 +51,7 @@ bool MooncakeLane::receive(std::span<iovec> into, std::size_t& got) {
     const ssize_t done = ::recvmsg(fd_, &message, MSG_DONTWAIT);
     if (done > 0) {
         got = static_cast<std::size_t>(done);
-        last_heard_ = host_->now();
+        last_heard_ = host().now();
         // Less than asked for: the socket is empty, and new bytes will be a new edge.
         if (got < wanted && !ending_) readable_ = false;
         return true;
@@ -110,7 +75,7 @@ bool MooncakeLane::send(std::span<iovec> from, std::size_t& sent) {
     const ssize_t done = ::sendmsg(fd_, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (done >= 0) {
         sent = static_cast<std::size_t>(done);
-        last_sent_ = host_->now();
+        last_sent_ = host().now();
         if (sent < wanted) writable_ = false;
         return true;
     }

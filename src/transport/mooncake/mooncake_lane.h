@@ -5,7 +5,6 @@
 // Threads: the lane's; role() any. Owns: the socket. Errors: anything that breaks it is one Down.
 #pragma once
 
-#include "transport/lane_context.h"
 #include "transport/peer_lane.h"
 
 namespace sluice::transport::mooncake {
@@ -15,14 +14,12 @@ enum class Role : std::uint8_t { Handshake, Landing, Writing };
 class MooncakeLane : public PeerLane {
 public:
     MooncakeLane(const LaneContext& context, Role role, int fd)
-        : context_(context), role_(role), fd_(fd) {}
+        : PeerLane(context), role_(role), fd_(fd) {}
     ~MooncakeLane() override;
 
     Role role() const { return role_; }
 
-    void adopt(LaneHost& host) final;
     void take(const LaneJob& job) final;
-    void on_ready(std::uint32_t epoll_events) final;
     int fd() const final { return fd_; }
 
 protected:
@@ -30,26 +27,17 @@ protected:
     virtual void on_breaking(Status) {}           // gives back what it has
 
     void break_down(Status status, int os = 0);
-    void emit(LaneEvent event);
     // One non-blocking call each; false: nothing moved. Readiness and breaks are seen to.
     bool receive(std::span<iovec> into, std::size_t& got);
     bool send(std::span<iovec> from, std::size_t& sent);
     // A socket that was connecting: true once it is connected.
     bool connected();
 
-    const LaneContext& context() const { return context_; }
-    LaneHost& host() { return *host_; }
     bool broken() const { return broken_; }
 
-    bool readable_ = true, writable_ = true;
-    bool ending_ = false;  // the peer has closed: read on until the end
-    Instant started_, last_heard_, last_sent_;
-
 private:
-    const LaneContext& context_;
     const Role role_;
     int fd_;
-    LaneHost* host_ = nullptr;
     bool broken_ = false;
 };
 

@@ -25,13 +25,7 @@ void WritingLane::on_job(const LaneJob& job) {
     if (job.kind != JobKind::Send) return;
     Part* part = nullptr;
     if (!broken() && state_ == State::Up) part = parts_.begin(*job.post, job.first_unit, job.units);
-    if (part == nullptr) {
-        LaneEvent done{};
-        done.kind = EventKind::PartDone;
-        done.status = Status::PeerLost;
-        done.post = job.post;
-        return emit(done);
-    }
+    if (part == nullptr) return say_part_done(*job.post, Status::PeerLost);
     if (part->post->addressed)
         part->cursor.target = part->post->target.place_of_unit(job.first_unit);
     host().want_step(*this);
@@ -47,9 +41,7 @@ bool WritingLane::step() {
             ask(Handle());
         } else {
             state_ = State::Up;
-            LaneEvent up{};
-            up.kind = EventKind::Up;
-            emit(up);
+            say_up();
         }
     }
     int calls = kCallsPerTurn;
@@ -262,12 +254,9 @@ void WritingLane::revoke(Post& post) {
 
 void WritingLane::end_part(Part& part, Status status) {
     if (tx_.part == &part) copy_rest();
-    LaneEvent done{};
-    done.kind = EventKind::PartDone;
-    done.status = status;
-    done.post = part.post;
+    Post& post = *part.post;
     parts_.end(part);
-    emit(done);
+    say_part_done(post, status);
 }
 
 // -- answers
@@ -329,9 +318,7 @@ void WritingLane::answered(const Expected& expected, Answer answer) {
     if (state_ == State::Asking) {
         if (answer != Answer::Ok) return break_down(Status::Refused);
         state_ = State::Up;
-        LaneEvent up{};
-        up.kind = EventKind::Up;
-        return emit(up);
+        return say_up();
     }
     Part* part = parts_.find(expected.part);
     if (part == nullptr) return;  // has ended meanwhile, or was only a question

@@ -169,7 +169,7 @@ bool ShmLane::map_regions(std::span<const std::byte> payload) {
     }
     close_descriptors();
     mapped_ = true;
-    say_up();
+    come_up();
     return true;
 }
 
@@ -289,15 +289,7 @@ bool ShmLane::copy_slice(Copy& copy) {
     copy.place =
         copy.source.place_of_unit(copy.grant.first_unit + copy.grant.units - copy.units_left);
     if (copy.units_left == 0) queue_ack(copy.about, Status::Delivered);
-    if (complete) {
-        LaneEvent event{};
-        event.kind = EventKind::LandingDone;
-        event.status = Status::Landed;
-        event.target = context().target;
-        event.lane = this;
-        event.ticket = {copy.about.slot, epoch};
-        host().emit(event);
-    }
+    if (complete) say_landing_done({copy.about.slot, epoch}, Status::Landed);
     return copy.units_left == 0;
 }
 

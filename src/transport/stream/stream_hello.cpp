@@ -29,9 +29,9 @@ void StreamLane::greet() {
         Hello hello;
         hello.lane = setup_.lane;
         hello.lanes = setup_.lanes;
-        hello.node = context_.options.node;
+        hello.node = context().options.node;
         hello.group = setup_.group;
-        hello.token = context_.options.token;
+        hello.token = context().options.token;
         if (!send_all(setup_.fd, write_hello(hello))) {
             // Not connected yet: readiness was reported for the socket as it was made.
             if (errno == ENOTCONN || errno == EAGAIN || errno == EINPROGRESS) {
@@ -73,7 +73,7 @@ void StreamLane::on_greeting(const Hello& hello) {
     peer_ = hello;
     if (setup_.connecting) {
         if (hello.verdict != HelloVerdict::Ok) return break_down(Status::Refused);
-        if (!same_token(hello.token, context_.options.token)) {
+        if (!same_token(hello.token, context().options.token)) {
             counters.tokens_refused.add();
             return break_down(Status::Refused, EACCES);
         }
@@ -81,17 +81,17 @@ void StreamLane::on_greeting(const Hello& hello) {
         return on_hello_done();
     }
     Hello answer;
-    answer.node = context_.options.node;
+    answer.node = context().options.node;
     answer.group = hello.group;
     answer.lane = hello.lane;
     answer.lanes = hello.lanes;
     if (hello.version != kWireVersion) answer.verdict = HelloVerdict::WrongVersion;
-    if (!same_token(hello.token, context_.options.token)) {
+    if (!same_token(hello.token, context().options.token)) {
         answer.verdict = HelloVerdict::WrongToken;
         counters.tokens_refused.add();
     }
     // Ours is shown only to those who have shown it.
-    if (answer.verdict == HelloVerdict::Ok) answer.token = context_.options.token;
+    if (answer.verdict == HelloVerdict::Ok) answer.token = context().options.token;
     const bool sent = send_all(setup_.fd, write_hello(answer));
     if (answer.verdict != HelloVerdict::Ok) return break_down(Status::Refused, EACCES);
     if (!sent) return break_down(Status::PeerLost, errno);

@@ -3,7 +3,6 @@
 // are in the files beside this one.
 #include "transport/stream/stream_lane.h"
 
-#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -17,7 +16,7 @@ constexpr Duration kPingEvery = std::chrono::milliseconds(200);
 }  // namespace
 
 StreamLane::StreamLane(const LaneContext& context, const LaneSetup& setup)
-    : context_(context), setup_(setup) {
+    : PeerLane(context), setup_(setup) {
     control_.reserve(64);
     control_going_.reserve(64);
 }
@@ -27,10 +26,8 @@ StreamLane::~StreamLane() {
 }
 
 void StreamLane::adopt(LaneHost& host) {
-    host_ = &host;
-    started_ = last_heard_ = last_sent_ = host.now();
     state_ = setup_.connecting ? State::Connecting : State::Greeting;
-    host.want_step(*this);
+    PeerLane::adopt(host);
 }
 
 void StreamLane::take(const LaneJob& job) {
@@ -38,52 +35,19 @@ void StreamLane::take(const LaneJob& job) {
         case JobKind::Send: {
             Part* part = nullptr;
             if (state_ == State::Up) part = parts_.begin(*job.post, job.first_unit, job.units);
-            if (part == nullptr) {
-                LaneEvent event{};
-                event.kind = EventKind::PartDone;
-                event.status = Status::PeerLost;
-                event.target = context_.target;
-                event.lane = this;
-                event.post = job.post;
-                host_->emit(event);
-                return;
-            }
-            host_->want_step(*this);
+            if (part == nullptr) return say_part_done(*job.post, Status::PeerLost);
+            host().want_step(*this);
             return;
         }
         case JobKind::Revoke:
             return revoke(*job.post);
-        case JobKind::Close: {
+        case JobKind::Close:
             if (state_ != State::Broken) break_down(Status::Revoked);
-            if (setup_.fd >= 0) {
-                if (job.reset) {
-                    const linger at_once{1, 0};
-                    setsockopt(setup_.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
-                }
-                ::close(setup_.fd);
-                setup_.fd = -1;
-            }
             state_ = State::Closed;
-            LaneEvent event{};
-            event.kind = EventKind::Gone;
-            event.target = context_.target;
-            event.lane = this;
-            host_->emit(event);
-            return;
-        }
+            return close_and_say_gone(setup_.fd, job.reset);
         default:
             return;
     }
-}
-
-void StreamLane::on_ready(std::uint32_t epoll_events) {
-    if ((epoll_events & EPOLLIN) != 0) readable_ = true;
-    if ((epoll_events & EPOLLOUT) != 0) writable_ = true;
-    if ((epoll_events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
-        ending_ = readable_ = true;
-        if ((epoll_events & EPOLLERR) != 0) writable_ = true;
-    }
-    host_->want_step(*this);
 }
 
 bool StreamLane::step() {
@@ -106,9 +70,9 @@ bool StreamLane::step() {
 
 void StreamLane::tick() {
     if (state_ == State::Broken || state_ == State::Closed) return;
-    const Instant now = host_->now();
+    const Instant now = host().now();
     if (state_ != State::Up) {
-        if (now - started_ > context_.options.connect_timeout)
+        if (now - started_ > context().options.connect_timeout)
             break_down(Status::PeerLost, ETIMEDOUT);
         return;
     }
@@ -117,9 +81,9 @@ void StreamLane::tick() {
         ping.type = FrameType::Ping;
         seal(ping);
         control_.push_back(ping);
-        host_->want_step(*this);
+        host().want_step(*this);
     }
-    const Duration silence_max = context_.options.silence_max;
+    const Duration silence_max = context().options.silence_max;
     if (silence_max == Duration::zero() || now - last_heard_ <= silence_max) return;
     // It may be we who were not there: what has come counts before the clock does.
     readable_ = true;
@@ -127,13 +91,9 @@ void StreamLane::tick() {
     break_down(Status::PeerLost, ETIMEDOUT);
 }
 
-void StreamLane::say_up() {
-    LaneEvent event{};
-    event.kind = EventKind::Up;
-    event.target = context_.target;
-    event.lane = this;
-    host_->emit(event);
-    host_->want_step(*this);
+void StreamLane::come_up() {
+    say_up();
+    host().want_step(*this);
 }
 
 void StreamLane::break_down(Status status, int os) {
@@ -148,13 +108,7 @@ void StreamLane::break_down(Status status, int os) {
     parts_.for_each([&](Part& part) { ending.push_back(&part); });
     for (Part* part : ending)
         end_part(*part, status == Status::Revoked ? Status::Revoked : Status::PeerLost);
-    LaneEvent event{};
-    event.kind = EventKind::Down;
-    event.status = status;
-    event.os = os;
-    event.target = context_.target;
-    event.lane = this;
-    host_->emit(event);
+    say_down(status, os);
 }
 
 void StreamLane::queue_ack(const FrameHeader& about, Status status) {
@@ -168,18 +122,13 @@ void StreamLane::queue_ack(const FrameHeader& about, Status status) {
     ack.offset = static_cast<std::uint64_t>(status);
     seal(ack);
     control_.push_back(ack);
-    host_->want_step(*this);
+    host().want_step(*this);
 }
 
 void StreamLane::end_part(Part& part, Status status) {
-    LaneEvent event{};
-    event.kind = EventKind::PartDone;
-    event.status = status;
-    event.target = context_.target;
-    event.lane = this;
-    event.post = part.post;
+    Post& post = *part.post;
     parts_.end(part);
-    host_->emit(event);
+    say_part_done(post, status);
 }
 
 }  // namespace sluice::transport

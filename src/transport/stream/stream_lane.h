@@ -37,7 +37,6 @@ public:
 
     void adopt(LaneHost& host) final;
     void take(const LaneJob& job) final;
-    void on_ready(std::uint32_t epoll_events) final;
     bool step() final;
     void tick() final;
     int fd() const final { return setup_.fd; }
@@ -47,7 +46,7 @@ public:
 
 protected:
     // What shm does in its own way.
-    virtual void on_hello_done() { say_up(); }
+    virtual void on_hello_done() { come_up(); }
     virtual bool builds_frames() const { return true; }
     // Instead of frames: the one message that stands for the part. False: not now.
     virtual bool start_message(Part&, FrameHeader&, std::vector<std::byte>&) { return false; }
@@ -57,15 +56,13 @@ protected:
     virtual bool step_more() { return false; }
     virtual void on_closed() {}
 
-    void say_up();
+    void come_up();
     void break_down(Status status, int os = 0);
     void queue_ack(const FrameHeader& about, Status status);
     // Sent before anything else, with descriptors at its first byte.
     void send_message_now(FrameHeader header, std::span<const std::byte> payload,
                           std::span<const int> descriptors);
     bool up() const { return state_ == State::Up; }
-    LaneHost& host() { return *host_; }
-    const LaneContext& context() const { return context_; }
 
 private:
     enum class State : std::uint8_t { Connecting, Greeting, Up, Broken, Closed };
@@ -104,13 +101,8 @@ private:
     void end_part(Part& part, Status status);
     void revoke(Post& post);
 
-    const LaneContext& context_;
     LaneSetup setup_;
-    LaneHost* host_ = nullptr;
     State state_ = State::Connecting;
-    bool readable_ = true, writable_ = true;
-    bool ending_ = false;  // the peer has closed: read on until the end
-    Instant started_, last_heard_, last_sent_;
     Hello peer_;
     HelloBytes greeting_{};
     std::size_t greeting_got_ = 0;

@@ -24,7 +24,7 @@ bool StreamLane::receive_some() {
     bool inside = false;
     Landing* landing = nullptr;
     if (rx_.into == Into::Blocks && !rx_.finished) {
-        landing = &context_.landings[rx_.header.slot];
+        landing = &context().landings[rx_.header.slot];
         inside = landing->gate.enter(rx_.header.epoch);
         if (!inside) drop_payload();
     }
@@ -62,7 +62,7 @@ bool StreamLane::receive_some() {
     if (inside) landing->gate.leave();
 
     if (got > 0) {
-        last_heard_ = host_->now();
+        last_heard_ = host().now();
         // Less than asked for: the socket is empty, and new bytes will be a new edge.
         if (static_cast<std::size_t>(got) < wanted && !ending_) readable_ = false;
         if (state_ == State::Up && rx_.finished && rx_.tail_got == rx_.tail.size()) {
@@ -83,7 +83,7 @@ bool StreamLane::receive_some() {
 void StreamLane::refill_receive() {
     if (!rx_.window.empty() || rx_.describe_left == 0) return;
     if (rx_.into == Into::Blocks) {
-        const auto done = context_.landings[rx_.header.slot].placement().describe(
+        const auto done = context().landings[rx_.header.slot].placement().describe(
             rx_.place, rx_.describe_left, rx_.window.tail());
         rx_.window.took(done.entries);
         rx_.describe_left -= done.bytes;
@@ -128,20 +128,15 @@ void StreamLane::finish_frame(bool inside) {
         counters.bytes_dropped.add(rx_.header.length);
         return;  // the sender gave up in mid-frame and knows it
     }
-    Landing& landing = context_.landings[rx_.header.slot];
-    LaneEvent event{};
-    event.kind = EventKind::LandingDone;
-    event.target = context_.target;
-    event.lane = this;
-    event.ticket = {rx_.header.slot, rx_.header.epoch};
+    Landing& landing = context().landings[rx_.header.slot];
+    const Ticket ticket{rx_.header.slot, rx_.header.epoch};
     if ((rx_.header.flags & kChecksum) != 0 && !checksum_matches()) {
         counters.checksum_errors.add();
         counters.bytes_dropped.add(rx_.header.length);
         landing.gate.shut(rx_.header.epoch);
         refused_part_ = rx_.header.part;
         queue_ack(rx_.header, Status::Corrupt);
-        event.status = Status::Corrupt;
-        return host_->emit(event);
+        return say_landing_done(ticket, Status::Corrupt);
     }
     const Place place{rx_.header.range, rx_.header.offset};
     const bool complete =
@@ -149,16 +144,13 @@ void StreamLane::finish_frame(bool inside) {
     counters.bytes_landed.add(rx_.header.length);
     counters.frames_landed.add();
     if ((rx_.header.flags & kLastOfPart) != 0) queue_ack(rx_.header, Status::Delivered);
-    if (complete) {
-        event.status = Status::Landed;
-        host_->emit(event);
-    }
+    if (complete) say_landing_done(ticket, Status::Landed);
 }
 
 bool StreamLane::checksum_matches() {
     FrameTrailer trailer;
     std::memcpy(&trailer, rx_.tail.data(), sizeof trailer);
-    const Placement& placement = context_.landings[rx_.header.slot].placement();
+    const Placement& placement = context().landings[rx_.header.slot].placement();
     Place place{rx_.header.range, rx_.header.offset};
     std::uint32_t crc = 0;
     for (std::uint64_t left = rx_.header.length; left > 0;) {
@@ -209,7 +201,7 @@ bool StreamLane::begin_data() {
     rx_.window.clear();
     rx_.finished = false;
     rx_.tail_got = 0;
-    Landing& landing = context_.landings[header.slot];
+    Landing& landing = context().landings[header.slot];
     if (!landing.gate.enter(header.epoch)) {
         drop_payload();
         return true;

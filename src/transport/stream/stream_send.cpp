@@ -64,7 +64,7 @@ bool StreamLane::send_some() {
         return false;
     }
     descriptors_out_.clear();
-    last_sent_ = host_->now();
+    last_sent_ = host().now();
     if (static_cast<std::size_t>(done) < wanted) writable_ = false;
     sent(static_cast<std::size_t>(done));
     return true;
@@ -139,7 +139,7 @@ bool StreamLane::begin_frame_of(Part& part) {
         return next_send();
     }
     const auto cut = post.placement.cut(part.place, part.end_unit - part.next_unit,
-                                        context_.options.frame_bytes_max);
+                                        context().options.frame_bytes_max);
     header.type = FrameType::Data;
     header.range = post.first_range + part.place.range;
     header.offset = part.place.offset;
@@ -147,7 +147,7 @@ bool StreamLane::begin_frame_of(Part& part) {
     part.next_unit += cut.units;
     if (part.next_unit == part.end_unit) header.flags |= kLastOfPart;
     tx_.trailer = {0, FrameVerdict::Good};
-    if (context_.options.checksum) {
+    if (context().options.checksum) {
         header.flags |= kChecksum;
         tx_.trailer.crc = checksum_of(post.placement, part.place, cut.bytes);
     }
@@ -216,7 +216,7 @@ void StreamLane::revoke(Post& post) {
     if (tx_.part == found) {
         tx_.part = nullptr;
         if (tx_.fill == Fill::Blocks) void_send();
-        host_->want_step(*this);
+        host().want_step(*this);
     }
     end_part(*found, Status::Revoked);
 }
@@ -229,7 +229,7 @@ void StreamLane::send_message_now(FrameHeader header, std::span<const std::byte>
     std::memcpy(message_out_.data(), &header, kHeaderBytes);
     message_out_.insert(message_out_.end(), payload.begin(), payload.end());
     descriptors_out_.assign(descriptors.begin(), descriptors.end());
-    host_->want_step(*this);
+    host().want_step(*this);
 }
 
 }  // namespace sluice::transport
