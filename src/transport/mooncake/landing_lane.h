@@ -22,7 +22,11 @@ namespace sluice::transport::mooncake {
 class LandingLane final : public MooncakeLane {
 public:
     LandingLane(const LaneContext& context, const AddressSpace& space, int fd)
-        : MooncakeLane(context, Role::Landing, fd), space_(space) {}
+        : MooncakeLane(context, Role::Landing, fd), space_(space) {
+        // More than the answers of one turn, so that they need not grow in the middle of transfers.
+        out_.reserve(256);
+        going_.reserve(256);
+    }
 
     bool step() override;
     void tick() override;
