@@ -227,11 +227,8 @@ private:
         }
         report_.bootstrap = endpoint_.authority_at(spec_.bootstrap_port);
         const std::string where = "bootstrap server at " + report_.bootstrap;
-        const auto answer = http_get({fleet::with_port(address_, spec_.bootstrap_port),
-                                      report_.bootstrap,
-                                      "/query",
-                                      {},
-                                      kAskLimit});
+        const auto answer = http_get(
+            {address_.with_port(spec_.bootstrap_port), report_.bootstrap, "/query", {}, kAskLimit});
         if (!answer) {
             const std::string port = std::to_string(spec_.bootstrap_port);
             const std::string text = "no " + where + ": " + answer.error().what;

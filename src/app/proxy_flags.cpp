@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/proxy_flags.h"
 
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cstdlib>
@@ -236,20 +233,6 @@ io::Address parse_listen(const std::string& flag, const std::string& text) {
                     "\" is not an address and does not resolve; allowed are " + allowed);
 }
 
-// What this host is called on the way to `peer`: no packet is sent for it.
-std::optional<io::Address> address_towards(const io::Address& peer) {
-    if (peer.is_unix()) return io::Address::from_ip("127.0.0.1", 0).value();
-    const int fd = ::socket(peer.family(), SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0) return std::nullopt;
-    sockaddr_storage own{};
-    socklen_t size = sizeof own;
-    const bool known = ::connect(fd, peer.raw(), peer.size()) == 0 &&
-                       ::getsockname(fd, reinterpret_cast<sockaddr*>(&own), &size) == 0;
-    ::close(fd);
-    if (!known) return std::nullopt;
-    return io::Address::from_sockaddr(reinterpret_cast<sockaddr*>(&own), size);
-}
-
 std::string host_of(const io::Address& address) {
     std::string text = address.text();
     text.resize(text.rfind(':'));
@@ -281,7 +264,7 @@ io::Address relay_address(const std::string& text, const pd::ProxyOptions& proxy
             if (!found || found->empty()) continue;
             peer = found->front();
         }
-        const auto own = address_towards(*peer);
+        const auto own = io::own_address_towards(*peer);
         if (!own) continue;
         const std::string host = host_of(*own);
         best = io::Address::from_ip(host, 0).value_or(best);

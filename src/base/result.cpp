@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/result.h"
 
+#include <unistd.h>
+
 #include <cstring>
 
 #include "base/assert.h"
@@ -38,6 +40,11 @@ const char* name_of(Errc code) {
 }
 
 }  // namespace
+
+std::unexpected<Error> close_and_fail(int descriptor, int os) {
+    ::close(descriptor);
+    return fail_errno(os);
+}
 
 std::string describe(const Error& error) {
     if (error.os == 0) return name_of(error.code);

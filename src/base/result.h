@@ -41,6 +41,8 @@ inline std::unexpected<Error> fail(Errc code, int os = 0) {
     return std::unexpected(Error{code, os});
 }
 inline std::unexpected<Error> fail_errno(int os = errno) { return fail(Errc::System, os); }
+// ... where a descriptor was made that is not handed out.
+std::unexpected<Error> close_and_fail(int descriptor, int os = errno);
 
 // One clause for logs and messages, e.g. "connection refused".
 std::string describe(const Error& error);

@@ -65,7 +65,7 @@ void ContractWatch::follow_address() {
         const io::Address& api = instance_.address;
         bootstrap_pool_.set_address(api.is_unix()
                                         ? *io::Address::from_ip("127.0.0.1", bootstrap_port_)
-                                        : with_port(api, bootstrap_port_));
+                                        : api.with_port(bootstrap_port_));
     }
     ask_now();
 }

@@ -2,11 +2,9 @@
 #include "fleet/url.h"
 
 #include <arpa/inet.h>
-#include <netinet/in.h>
 
 #include <algorithm>
 #include <charconv>
-#include <cstring>
 #include <optional>
 
 #include "http/head.h"
@@ -135,15 +133,6 @@ std::string Endpoint::authority_at(std::uint16_t other_port) const {
                              : host.find(':') != std::string::npos ? "[" + host + "]"
                                                                    : host;
     return name + ":" + std::to_string(other_port);
-}
-
-io::Address with_port(const io::Address& address, std::uint16_t port) {
-    sockaddr_storage raw{};
-    std::memcpy(&raw, address.raw(), address.size());
-    if (address.family() == AF_INET) reinterpret_cast<sockaddr_in*>(&raw)->sin_port = htons(port);
-    if (address.family() == AF_INET6)
-        reinterpret_cast<sockaddr_in6*>(&raw)->sin6_port = htons(port);
-    return io::Address::from_sockaddr(reinterpret_cast<const sockaddr*>(&raw), address.size());
 }
 
 }  // namespace sluice::fleet

@@ -32,7 +32,4 @@ struct Endpoint {
 
 std::expected<Endpoint, std::string> parse_url(std::string_view url);
 
-// The same host at another port.
-io::Address with_port(const io::Address& address, std::uint16_t port);
-
 }  // namespace sluice::fleet

@@ -3,6 +3,8 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <cstddef>
 #include <cstring>
@@ -36,7 +38,8 @@ Result<Address> Address::from_ip(std::string_view host, std::uint16_t port) {
 Result<Address> Address::from_unix_path(std::string_view path) {
     Address address;
     auto* local = reinterpret_cast<sockaddr_un*>(&address.storage_);
-    if (path.empty() || path.contains('\0') || path.size() >= sizeof local->sun_path) return fail(Errc::InvalidAddress);
+    if (path.empty() || path.contains('\0') || path.size() >= sizeof local->sun_path)
+        return fail(Errc::InvalidAddress);
     local->sun_family = AF_UNIX;
     std::memcpy(local->sun_path, path.data(), path.size());
     address.size_ = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size() + 1);
@@ -59,6 +62,22 @@ std::uint16_t Address::port() const {
     return 0;
 }
 
+Address Address::with_port(std::uint16_t port) const {
+    Address other = *this;
+    if (family() == AF_INET)
+        reinterpret_cast<sockaddr_in*>(&other.storage_)->sin_port = htons(port);
+    if (family() == AF_INET6)
+        reinterpret_cast<sockaddr_in6*>(&other.storage_)->sin6_port = htons(port);
+    return other;
+}
+
+bool Address::is_wildcard() const {
+    if (family() == AF_INET)
+        return reinterpret_cast<const sockaddr_in*>(&storage_)->sin_addr.s_addr == INADDR_ANY;
+    return family() == AF_INET6 &&
+           IN6_IS_ADDR_UNSPECIFIED(&reinterpret_cast<const sockaddr_in6*>(&storage_)->sin6_addr);
+}
+
 std::string Address::text() const {
     char host[INET6_ADDRSTRLEN] = {};
     switch (family()) {
@@ -79,6 +98,18 @@ std::string Address::text() const {
 
 bool operator==(const Address& a, const Address& b) {
     return a.size_ == b.size_ && std::memcmp(&a.storage_, &b.storage_, a.size_) == 0;
+}
+
+Result<Address> own_address_towards(const Address& peer) {
+    const int fd = ::socket(peer.family(), SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return fail_errno();
+    sockaddr_storage own{};
+    socklen_t size = sizeof own;
+    if (::connect(fd, peer.raw(), peer.size()) != 0 ||
+        ::getsockname(fd, reinterpret_cast<sockaddr*>(&own), &size) != 0)
+        return close_and_fail(fd);
+    ::close(fd);
+    return Address::from_sockaddr(reinterpret_cast<sockaddr*>(&own), size).with_port(0);
 }
 
 }  // namespace sluice::io

@@ -29,6 +29,8 @@ public:
     bool is_unix() const { return family() == AF_UNIX; }
     bool valid() const { return size_ != 0; }
     std::uint16_t port() const;
+    Address with_port(std::uint16_t port) const;  // the same host; not of a path
+    bool is_wildcard() const;                     // 0.0.0.0 or ::
 
     // "127.0.0.1:8000", "[::1]:8000", "unix:/run/sluice.sock"
     std::string text() const;
@@ -39,5 +41,8 @@ private:
     sockaddr_storage storage_{};
     socklen_t size_ = 0;
 };
+
+// What this host is called on the way to `peer`, with port 0. No packet is sent for it.
+Result<Address> own_address_towards(const Address& peer);
 
 }  // namespace sluice::io

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/sim/network.h"
 
-#include <netinet/in.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -269,24 +268,6 @@ void Network::forget_if_over(Endpoint& endpoint) {
 
 namespace {
 
-bool is_wildcard(const Address& address) {
-    if (address.family() == AF_INET)
-        return reinterpret_cast<const sockaddr_in*>(address.raw())->sin_addr.s_addr == INADDR_ANY;
-    if (address.family() == AF_INET6)
-        return IN6_IS_ADDR_UNSPECIFIED(
-            &reinterpret_cast<const sockaddr_in6*>(address.raw())->sin6_addr);
-    return false;
-}
-
-Address with_port(const Address& address, std::uint16_t port) {
-    sockaddr_storage raw{};
-    std::memcpy(&raw, address.raw(), address.size());
-    if (address.family() == AF_INET) reinterpret_cast<sockaddr_in*>(&raw)->sin_port = htons(port);
-    if (address.family() == AF_INET6)
-        reinterpret_cast<sockaddr_in6*>(&raw)->sin6_port = htons(port);
-    return Address::from_sockaddr(reinterpret_cast<const sockaddr*>(&raw), address.size());
-}
-
 // The local end of a connection that was not bound.
 Address unbound(int family, std::uint16_t port) {
     if (family == AF_UNIX) {
@@ -303,7 +284,7 @@ Result<std::shared_ptr<Listener>> Network::listen(SocketOwner& owner, Socket soc
                                                   const Address& address, bool shared_port) {
     if (hosts_down_.contains(owner.host())) return fail_errno(EADDRNOTAVAIL);
     const bool any_port = !address.is_unix() && address.port() == 0;
-    const Address bound = any_port ? with_port(address, next_port_++) : address;
+    const Address bound = any_port ? address.with_port(next_port_++) : address;
     for (const auto& other : listeners_)
         if (other->address == bound && !(shared_port && other->shared_port))
             return fail_errno(EADDRINUSE);
@@ -340,7 +321,7 @@ Listener* Network::listener_for(const Address& address) {
         if (each->address == address) found.push_back(each.get());
     if (found.empty() && !address.is_unix())
         for (const auto& each : listeners_)
-            if (is_wildcard(each->address) && each->address.port() == address.port() &&
+            if (each->address.is_wildcard() && each->address.port() == address.port() &&
                 (each->address.family() == address.family() || each->address.family() == AF_INET6))
                 found.push_back(each.get());
     if (found.empty()) return nullptr;

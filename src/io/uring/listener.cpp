@@ -34,11 +34,6 @@ void set_tcp_options(int fd) {
                      sizeof kUnacknowledgedMs);
 }
 
-std::unexpected<Error> close_and_fail(int fd, int error) {
-    ::close(fd);
-    return fail_errno(error);
-}
-
 // True if somebody accepts on this path.
 bool unix_path_is_live(const Address& address) {
     const int probe = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -58,15 +53,15 @@ Result<int> open_listener(const Address& address, bool shared_port) {
         set_tcp_options(fd);
         const int on = 1;
         if (shared_port && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) != 0)
-            return close_and_fail(fd, errno);
+            return close_and_fail(fd);
     }
     int bound = ::bind(fd, address.raw(), address.size());
     if (bound != 0 && errno == EADDRINUSE && address.is_unix() && !unix_path_is_live(address)) {
         ::unlink(reinterpret_cast<const sockaddr_un*>(address.raw())->sun_path);
         bound = ::bind(fd, address.raw(), address.size());
     }
-    if (bound != 0) return close_and_fail(fd, errno);
-    if (::listen(fd, limits::kListenBacklog) != 0) return close_and_fail(fd, errno);
+    if (bound != 0) return close_and_fail(fd);
+    if (::listen(fd, limits::kListenBacklog) != 0) return close_and_fail(fd);
     return fd;
 }
 

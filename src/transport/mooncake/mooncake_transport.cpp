@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "transport/mooncake/mooncake_transport.h"
 
-#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -29,30 +28,6 @@ namespace {
 constexpr std::uint16_t kVersion = 2;
 constexpr std::uint32_t kNumberMax = 1u << 30;
 
-// The address that we have towards a peer.
-Result<io::Address> local_address_to(const io::Address& peer) {
-    const int fd = ::socket(peer.family(), SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0) return fail_errno();
-    sockaddr_storage name{};
-    socklen_t size = sizeof name;
-    Result<io::Address> local = fail(Errc::InvalidAddress);
-    if (::connect(fd, peer.raw(), peer.size()) == 0 &&
-        ::getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size) == 0) {
-        local = with_port(io::Address::from_sockaddr(reinterpret_cast<sockaddr*>(&name), size), 0);
-    } else {
-        local = fail_errno();
-    }
-    ::close(fd);
-    return local;
-}
-
-bool is_wildcard(const io::Address& address) {
-    if (address.family() == AF_INET6)
-        return IN6_IS_ADDR_UNSPECIFIED(
-            &reinterpret_cast<const sockaddr_in6*>(address.raw())->sin6_addr);
-    return reinterpret_cast<const sockaddr_in*>(address.raw())->sin_addr.s_addr == INADDR_ANY;
-}
-
 // Of an engine that has no number of its own: its name has the port that it chose when it started.
 std::uint64_t node_of(const Segment& segment) {
     if (segment.node != 0) return segment.node;
@@ -71,7 +46,7 @@ Result<Endpoint> MooncakeTransport::listen(const Endpoint& endpoint) {
     const auto address = parse_endpoint(endpoint);
     if (!address) return std::unexpected(address.error());
     // Others are told this address: it must be one.
-    if (is_wildcard(*address)) return fail(Errc::InvalidAddress);
+    if (address->is_wildcard()) return fail(Errc::InvalidAddress);
     TRY(listen_for_data(*address));
     const auto fd = tcp_listener(*address, handshake_);
     if (!fd) return std::unexpected(fd.error());
@@ -82,7 +57,7 @@ Result<Endpoint> MooncakeTransport::listen(const Endpoint& endpoint) {
 
 Result<void> MooncakeTransport::listen_for_data(const io::Address& host) {
     if (data_.valid()) return {};
-    const auto fd = tcp_listener(with_port(host, 0), data_);
+    const auto fd = tcp_listener(host.with_port(0), data_);
     if (!fd) return std::unexpected(fd.error());
     add_listener(std::make_unique<ListenLane>(*fd, static_cast<EventTarget&>(*this)));
     return {};
@@ -116,7 +91,7 @@ Result<PeerId> MooncakeTransport::connect(const Endpoint& endpoint) {
     const auto address = parse_endpoint(endpoint);
     if (!address) return std::unexpected(address.error());
     if (lane_count() + lanes_asked() >= kLanesMax) return fail(Errc::LimitReached);
-    const auto local = local_address_to(*address);
+    const auto local = io::own_address_towards(*address);
     if (!local) return std::unexpected(local.error());
     TRY(listen_for_data(*local));
     const auto fd = tcp_connecting(*address);
@@ -205,7 +180,7 @@ void MooncakeTransport::on_caller(HandshakeLane& lane) {
 
 void MooncakeTransport::open_lanes(PeerId id) {
     const Known& known = known_[id.index];
-    const auto to = with_port(known.host, known.segment.data_port);
+    const auto to = known.host.with_port(known.segment.data_port);
     const std::uint16_t wanted = peers().get(id)->lanes_wanted;
     for (std::uint16_t i = 0; i < wanted; ++i) {
         const auto fd = tcp_connecting(to);

@@ -12,16 +12,6 @@
 #include "io/address.h"
 
 namespace sluice::transport {
-namespace {
-
-Result<int> failed(int fd) {
-    const int error = errno;
-    ::close(fd);
-    return fail_errno(error);
-}
-
-}  // namespace
-
 const Capabilities ShmTransport::kCapabilities{
     .name = "shm", .fenced = true, .token = true, .same_host_only = true, .needs_shared_fd = true};
 
@@ -80,8 +70,8 @@ Result<int> ShmTransport::make_listener(const Endpoint& endpoint, Endpoint& anno
         ::unlink(endpoint.c_str());
     // The file gets the socket's own mode: the pool's user only.
     if (::fchmod(fd, 0600) != 0 || ::bind(fd, address->raw(), address->size()) != 0)
-        return failed(fd);
-    if (::listen(fd, limits::kListenBacklog) != 0) return failed(fd);
+        return close_and_fail(fd);
+    if (::listen(fd, limits::kListenBacklog) != 0) return close_and_fail(fd);
     path_ = announced = endpoint;
     return fd;
 }
@@ -92,7 +82,7 @@ Result<int> ShmTransport::start_connect(const Endpoint& endpoint) {
     if (!address) return std::unexpected(address.error());
     const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) return fail_errno();
-    if (::connect(fd, address->raw(), address->size()) != 0) return failed(fd);
+    if (::connect(fd, address->raw(), address->size()) != 0) return close_and_fail(fd);
     return fd;
 }
 

@@ -7,43 +7,18 @@
 #include <unistd.h>
 
 #include <charconv>
-#include <cstring>
 
 #include "base/limits.h"
 
 namespace sluice::transport {
-namespace {
-
-Result<int> failed(int fd) {
-    const int error = errno;
-    ::close(fd);
-    return fail_errno(error);
-}
-
-}  // namespace
-
 Result<io::Address> parse_endpoint(const Endpoint& endpoint) {
     const std::size_t colon = endpoint.rfind(':');
     if (colon == Endpoint::npos) return fail(Errc::InvalidAddress);
-    std::string_view host(endpoint.data(), colon);
-    if (host.size() > 2 && host.front() == '[' && host.back() == ']')
-        host = host.substr(1, host.size() - 2);
     std::uint16_t port = 0;
     const char* end = endpoint.data() + endpoint.size();
     const auto [rest, error] = std::from_chars(endpoint.data() + colon + 1, end, port);
     if (error != std::errc() || rest != end) return fail(Errc::InvalidAddress);
-    return io::Address::from_ip(host, port);
-}
-
-io::Address with_port(const io::Address& address, std::uint16_t port) {
-    sockaddr_storage storage{};
-    std::memcpy(&storage, address.raw(), address.size());
-    if (address.family() == AF_INET6) {
-        reinterpret_cast<sockaddr_in6*>(&storage)->sin6_port = htons(port);
-    } else {
-        reinterpret_cast<sockaddr_in*>(&storage)->sin_port = htons(port);
-    }
-    return io::Address::from_sockaddr(reinterpret_cast<sockaddr*>(&storage), address.size());
+    return io::Address::from_ip(std::string_view(endpoint).substr(0, colon), port);
 }
 
 void tune_tcp(int fd) {
@@ -57,11 +32,12 @@ Result<int> tcp_listener(const io::Address& address, io::Address& bound) {
     if (fd < 0) return fail_errno();
     const int yes = 1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-    if (::bind(fd, address.raw(), address.size()) != 0) return failed(fd);
-    if (::listen(fd, limits::kListenBacklog) != 0) return failed(fd);
+    if (::bind(fd, address.raw(), address.size()) != 0) return close_and_fail(fd);
+    if (::listen(fd, limits::kListenBacklog) != 0) return close_and_fail(fd);
     sockaddr_storage name{};
     socklen_t size = sizeof name;
-    if (::getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size) != 0) return failed(fd);
+    if (::getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size) != 0)
+        return close_and_fail(fd);
     bound = io::Address::from_sockaddr(reinterpret_cast<sockaddr*>(&name), size);
     return fd;
 }
@@ -71,7 +47,7 @@ Result<int> tcp_connecting(const io::Address& address) {
     if (fd < 0) return fail_errno();
     tune_tcp(fd);
     if (::connect(fd, address.raw(), address.size()) != 0 && errno != EINPROGRESS)
-        return failed(fd);
+        return close_and_fail(fd);
     return fd;
 }
 

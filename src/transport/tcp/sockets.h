@@ -11,7 +11,6 @@ namespace sluice::transport {
 
 // "10.0.0.2:7000", "[::1]:7000"; names are the node's affair.
 Result<io::Address> parse_endpoint(const Endpoint& endpoint);
-io::Address with_port(const io::Address& address, std::uint16_t port);
 
 // `bound`: with the port that the kernel chose.
 Result<int> tcp_listener(const io::Address& address, io::Address& bound);

@@ -105,13 +105,6 @@ TEST(Url, RefusedWithASentence) {
     }
 }
 
-TEST(Url, WithPort) {
-    EXPECT_EQ(with_port(*io::Address::from_ip("10.0.0.1", 80), 8998).text(), "10.0.0.1:8998");
-    EXPECT_EQ(with_port(*io::Address::from_ip("::1", 80), 8998).text(), "[::1]:8998");
-    EXPECT_EQ(with_port(*io::Address::from_ip("::1", 80), 8998),
-              *io::Address::from_ip("::1", 8998));
-}
-
 TEST(MakeFleet, SaysWhatTheCommandLineSays) {
     const auto fleet =
         make_fleet({{"http://10.0.0.1:8010", 8998}, {"http://[::1]:8010", 9000}, {"http://p3", 0}},

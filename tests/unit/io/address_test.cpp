@@ -69,5 +69,25 @@ TEST(Address, Compares) {
     EXPECT_EQ(Address().text(), "(none)");
 }
 
+TEST(Address, WithAnotherPort) {
+    EXPECT_EQ(Address::from_ip("10.0.0.1", 80)->with_port(8998).text(), "10.0.0.1:8998");
+    EXPECT_EQ(Address::from_ip("::1", 80)->with_port(8998).text(), "[::1]:8998");
+    EXPECT_EQ(Address::from_ip("::1", 80)->with_port(8998), *Address::from_ip("::1", 8998));
+}
+
+TEST(Address, KnowsWildcards) {
+    for (const char* any : {"0.0.0.0", "::"}) EXPECT_TRUE(Address::from_ip(any, 1)->is_wildcard());
+    for (const char* one : {"10.0.0.1", "::1"})
+        EXPECT_FALSE(Address::from_ip(one, 1)->is_wildcard());
+    EXPECT_FALSE(Address::from_unix_path("/tmp/a")->is_wildcard());
+    EXPECT_FALSE(Address().is_wildcard());
+}
+
+TEST(Address, OfOurselvesTowardsAPeer) {
+    const auto own = own_address_towards(*Address::from_ip("127.0.0.9", 8000));
+    ASSERT_TRUE(own.has_value());
+    EXPECT_EQ(own->text(), "127.0.0.1:0");
+}
+
 }  // namespace
 }  // namespace sluice::io
