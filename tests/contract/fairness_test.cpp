@@ -4,7 +4,6 @@
 // The peer is a raw connection that reads when the test says so. The sender fills the socket's
 // buffers with a transfer of 4 GiB and stops; then a short one is posted; the order of the frames
 // that come after those already sent is the answer. Slices are counted, time is not.
-#include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -12,6 +11,7 @@
 #include <thread>
 
 #include "contract/node.h"
+#include "support/process.h"
 #include "transport/stream/frame.h"
 
 namespace sluice::transport {
@@ -31,17 +31,9 @@ protected:
         : memory(kBlocksThere * kBlock), node("tcp", patient(), {.threads = 1, .pin = false}) {
         region = *node->register_memory(memory.region());
         const Endpoint endpoint = *node->listen("127.0.0.1:0");
-        fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        const int small = 256 * 1024;
-        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
-        sockaddr_in to{};
-        to.sin_family = AF_INET;
-        to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        to.sin_port =
-            htons(static_cast<std::uint16_t>(std::stoi(endpoint.substr(endpoint.rfind(':') + 1))));
-        EXPECT_EQ(::connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
-        const timeval limit{20, 0};
-        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+        constexpr int kSmall = 256 * 1024;
+        fd = test::connect_to(port_of(endpoint), 20, kSmall);
+        EXPECT_GE(fd, 0);
         Hello hello;
         hello.node = 4711;
         hello.group = 1;
@@ -66,7 +58,11 @@ protected:
     // Until the sender can send no more. Answers how many frames are out.
     std::uint64_t frames_when_full() {
         std::uint64_t frames = 0;
-        for (int unchanged = 0; unchanged < 5;) {
+        for (int unchanged = 0, looks = 0; unchanged < 5; ++looks) {
+            if (looks == 1000) {
+                ADD_FAILURE() << "it does not come to rest";
+                break;
+            }
             std::this_thread::sleep_for(std::chrono::milliseconds(20));
             const std::uint64_t now = node->counters().frames_sent;
             unchanged = now == frames && now > 0 ? unchanged + 1 : 0;

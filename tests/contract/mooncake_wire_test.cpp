@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Mooncake's wire from a raw socket: what lands, what is refused, and that nothing else is written.
-#include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "contract/node.h"
+#include "support/process.h"
 #include "transport/mooncake/mooncake_transport.h"
 #include "transport/mooncake/segment.h"
 #include "transport/mooncake/wire.h"
@@ -36,18 +37,12 @@ protected:
         if (fd >= 0) ::close(fd);
         fd = -1;
     }
-    void dial(std::uint16_t port) {
+    void dial(int port) {
         hang_up();
-        fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        sockaddr_in to{};
-        to.sin_family = AF_INET;
-        to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        to.sin_port = htons(port);
-        ASSERT_EQ(::connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
+        fd = test::connect_to(port);
+        ASSERT_GE(fd, 0);
     }
-    void dial_handshake() {
-        dial(static_cast<std::uint16_t>(std::stoi(endpoint.substr(endpoint.rfind(':') + 1))));
-    }
+    void dial_handshake() { dial(port_of(endpoint)); }
     // To where an engine is told that the data goes.
     void dial_data() {
         if (data_port == 0) {

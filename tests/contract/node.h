@@ -71,6 +71,10 @@ private:
 // Where the n-th node of this process listens.
 Endpoint listen_endpoint(std::string_view transport);
 
+inline int port_of(const Endpoint& endpoint) {
+    return std::stoi(endpoint.substr(endpoint.rfind(':') + 1));
+}
+
 struct Pair {
     // A connection from `consumer` to `producer`, both ends up.
     bool connect(Node& consumer, Node& producer);

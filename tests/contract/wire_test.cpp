@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Bytes that no peer of ours sends: nothing of them is written, and the connection that they came
 // over is closed and counted.
-#include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -11,6 +10,7 @@
 
 #include "base/crc32c.h"
 #include "contract/node.h"
+#include "support/process.h"
 #include "transport/stream/frame.h"
 
 namespace sluice::transport {
@@ -32,15 +32,8 @@ protected:
 
     void dial() {
         if (fd >= 0) ::close(fd);
-        fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        sockaddr_in to{};
-        to.sin_family = AF_INET;
-        to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        to.sin_port =
-            htons(static_cast<std::uint16_t>(std::stoi(endpoint.substr(endpoint.rfind(':') + 1))));
-        ASSERT_EQ(::connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
-        const timeval limit{10, 0};
-        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+        fd = test::connect_to(port_of(endpoint), 10);
+        ASSERT_GE(fd, 0);
     }
     void greet() {
         dial();

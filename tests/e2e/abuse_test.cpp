@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Clients that are slow, rude, many, or gone, against the real binary.
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -22,17 +20,8 @@ class Crowd {
 public:
     ~Crowd() { disperse(); }
     bool join(int port, const std::string& bytes) {
-        const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        const int fd = connect_to(port);
         if (fd < 0) return false;
-        sockaddr_in address{};
-        address.sin_family = AF_INET;
-        address.sin_port = htons(static_cast<std::uint16_t>(port));
-        // Many source addresses: one has only 28,000 ports.
-        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-            ::close(fd);
-            return false;
-        }
         if (!bytes.empty() && ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL) < 0) {
             ::close(fd);
             return false;

@@ -433,7 +433,8 @@ TEST_P(PdTest, ADrainDoesNotLastForEver) {
     start(slow);
     HttpAnswer streamed;
     std::thread client([&] { streamed = chat("long", true, {}, 30); });
-    while (metric("sluice_time_to_first_token_seconds_count") < 1)
+    for (int tries = 0; metric("sluice_time_to_first_token_seconds_count") < 1 && tries < 2000;
+         ++tries)
         std::this_thread::sleep_for(10ms);
     proxy_->signal(SIGTERM);
     client.join();

@@ -2,7 +2,6 @@
 // Two nodes of the public API in two processes: either is stopped, killed or started again at any
 // moment of a transfer, and what lands afterwards is counted in bytes. SLUICE_FENCE_TRIALS=N runs N
 // rounds of each and judges the time of aborts.
-#include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -218,13 +217,7 @@ protected:
     // A connection of data that knows the token and then sends the n-th frame that may not come.
     // True if the node closes it.
     static bool is_closed_after_bad_frame(int port, std::uint64_t n) {
-        const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        sockaddr_in to{};
-        to.sin_family = AF_INET;
-        to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        to.sin_port = htons(static_cast<std::uint16_t>(port));
-        const timeval limit{20, 0};
-        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+        const int fd = sluice::test::connect_to(port);
         transport::Hello hello;
         hello.node = 4711;
         hello.group = n + 1;
@@ -242,14 +235,13 @@ protected:
         if (which == 3) header.type = static_cast<transport::FrameType>(77);
         seal(header);
         bool closed = false;
-        if (::connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to) == 0 &&
-            ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL) == 128 &&
+        if (::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL) == 128 &&
             receive_all(fd, answer.data(), answer.size()) == 128 &&
             ::send(fd, &header, sizeof header, MSG_NOSIGNAL) == 48) {
             std::byte ping[transport::kHeaderBytes];
-            ssize_t got = 0;
-            while ((got = receive_all(fd, ping, sizeof ping)) > 0) {
-            }
+            ssize_t got = 1;
+            for (int pings = 0; got > 0 && pings < 100; ++pings)
+                got = receive_all(fd, ping, sizeof ping);
             closed = got == 0 || errno == ECONNRESET;
         }
         ::close(fd);

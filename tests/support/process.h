@@ -37,6 +37,10 @@ private:
 int free_port();
 bool is_port_free(int port);
 
+// A blocking connection to a port of this host; -1: nobody listens. A receive ends after `seconds`.
+// `receive_buffer`: of the socket, in bytes; 0: the system's.
+int connect_to(int port, int seconds = 20, int receive_buffer = 0);
+
 struct HttpAnswer {
     int status = 0;  // 0: no answer
     std::string head;

@@ -9,28 +9,18 @@
 #include "io/uring/uring_io.h"
 #include "support/http_bench.h"
 #include "support/http_vectors.h"
+#include "travel.h"
 
 namespace sluice::test {
 namespace {
 
 using Kind = Verdict::Kind;
 
-// How the bytes travel.
-struct Travel {
-    const char* name;
-    io::sim::Faults faults;
-    std::uint64_t seed = 1;
-    bool drip = false;  // one byte at a time, each in a segment of its own
-};
-
 std::vector<Travel> travels() {
-    io::sim::Faults cut;
-    cut.split_read = 1;
-    cut.short_send = 0.3;
-    cut.late_completion = 0.3;
-    cut.reorder = 0.3;
-    return {
-        {"whole", {}}, {"cut, seed 2", cut, 2}, {"cut, seed 3", cut, 3}, {"dripping", {}, 4, true}};
+    return {{"whole", {}},
+            cut_up("cut, seed 2", 2),
+            cut_up("cut, seed 3", 3),
+            {"dripping", {}, 4, true}};
 }
 
 constexpr std::size_t kDripMax = 1500;

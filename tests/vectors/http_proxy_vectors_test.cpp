@@ -10,6 +10,7 @@
 #include "at_proxy.h"
 #include "pd/proxy.h"
 #include "support/raw_http_peer.h"
+#include "travel.h"
 
 namespace sluice::test {
 namespace {
@@ -141,20 +142,7 @@ private:
     std::unique_ptr<pd::Proxy> proxy_;
 };
 
-struct Travel {
-    const char* name;
-    io::sim::Faults faults;
-    std::uint64_t seed;
-};
-
-std::vector<Travel> travels() {
-    io::sim::Faults cut;
-    cut.split_read = 1;
-    cut.short_send = 0.3;
-    cut.late_completion = 0.3;
-    cut.reorder = 0.3;
-    return {{"whole", {}, 1}, {"cut", cut, 2}};
-}
+std::vector<Travel> travels() { return {{"whole", {}}, cut_up("cut", 2)}; }
 
 void check_request(ProxyBench& bench, const HttpVector& vector) {
     const AtProxy expected(vector);
