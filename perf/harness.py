@@ -11,7 +11,8 @@ import subprocess
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent
 START_SECONDS = 30
 MODEL = "m"
 
@@ -136,6 +137,14 @@ def output_of(command):
         return (done.stdout + done.stderr).strip()
     except OSError:
         return ""
+
+
+def revision():
+    """Of the sources that the programs were built from; a bundle (perf/peers --bundle) has it in a file."""
+    noted = HERE / "REVISION"
+    if noted.exists():
+        return noted.read_text().strip()
+    return output_of(["git", "-C", str(ROOT), "describe", "--always", "--dirty"])
 
 
 def machine():
