@@ -8,8 +8,7 @@
 #include <optional>
 
 #include "at_proxy.h"
-#include "pd/proxy.h"
-#include "support/raw_http_peer.h"
+#include "support/proxy_bench.h"
 #include "travel.h"
 
 namespace sluice::test {
@@ -18,133 +17,31 @@ namespace {
 using namespace std::chrono_literals;
 using Kind = Verdict::Kind;
 
-std::shared_ptr<const fleet::FleetSnapshot> one_pair() {
-    auto fleet = std::make_shared<fleet::FleetSnapshot>();
-    const auto add = [](std::vector<fleet::Instance>& to, fleet::Role role, const char* ip) {
-        fleet::Instance instance;
-        instance.role = role;
-        instance.host_header = std::string(ip) + ":8000";
-        instance.url = "http://" + instance.host_header;
-        instance.address = *io::Address::from_ip(ip, 8000);
-        instance.state = std::make_shared<fleet::InstanceState>();
-        if (role == fleet::Role::Prefill) instance.dialect = fleet::DialectKind::Nixl;
-        to.push_back(std::move(instance));
-    };
-    add(fleet->prefill, fleet::Role::Prefill, "10.0.1.1");
-    add(fleet->decode, fleet::Role::Decode, "10.0.2.1");
-    return fleet;
-}
-
-std::string ok_answer(std::string_view body) {
-    return "HTTP/1.1 200 OK\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" +
-           std::string(body);
-}
-
-// One proxy, one pair behind it and clients in front. Nothing may be left of it in the end.
-class ProxyBench {
+// Behind it an engine that echoes what it got, or answers what the test says.
+class VectorBench : public ProxyBench {
 public:
-    explicit ProxyBench(const io::sim::Faults& faults = {}, std::uint64_t seed = 1)
-        : world_({.seed = seed, .faults = faults}),
-          engines_(world_.add_host("engines")),
-          front_(world_.add_host("proxy")),
-          outside_(world_.add_host("clients")),
-          engine_loop_(engines_.io()),
-          proxy_loop_(front_.io()),
-          client_loop_(outside_.io()),
-          fleet_(one_pair()),
-          shared_(options(), fleet_),
-          prefill_(engine_loop_,
-                   [](RawConnection& connection, const RawRequest&) {
-                       connection.send(ok_answer(R"({"kv_transfer_params":{"remote":1}})"));
-                       connection.next_request();
-                   }),
-          decode_(engine_loop_, [this](RawConnection& connection, const RawRequest& request) {
-              asked.push_back(request);
-              if (!canned) {
-                  connection.send(ok_answer(
-                      ScriptedHandler::echo_of(request.method, request.path, request.body)));
-                  connection.next_request();
-              } else {
-                  connection.send(*canned);
-                  connection.close_when_sent();
-              }
-          }) {
-        engines_.attach(engine_loop_);
-        front_.attach(proxy_loop_);
-        outside_.attach(client_loop_);
-        prefill_.listen(fleet_.load()->prefill[0].address);
-        decode_.listen(fleet_.load()->decode[0].address);
-        proxy_ = std::make_unique<pd::Proxy>(proxy_loop_, shared_, seed);
-        shared_.metrics.push_back(&proxy_->metrics());
-        proxy_loop_.on_quiescent(Delegate<void()>::to<&pd::Proxy::between_turns>(*proxy_));
-        proxy_->add_listener(*front_.io().listen(address_, false));
-    }
-
-    ~ProxyBench() {
-        proxy_->shut_down();
-        prefill_.stop();
-        decode_.stop();
-        EXPECT_TRUE(world_.run_until(
-            [&] { return proxy_->finished() && prefill_.finished() && decode_.finished(); }));
-        EXPECT_EQ(shared_.admission.in_flight(), 0);
-        proxy_.reset();
-        for (auto* host : {&engines_, &front_, &outside_}) host->detach();
-    }
-
-    // False if it does not come to be within a virtual hour.
-    bool run(const std::function<bool()>& done) { return world_.run_until(done); }
-    void run_for(Duration time) { world_.run_for(time); }
-    std::unique_ptr<Recorder> connect() {
-        auto client = std::make_unique<Recorder>(client_loop_);
-        EXPECT_TRUE(client->stream.connect(address_));
-        client->stream.set_reading(true);
-        return client;
-    }
-    void part(Recorder& client) {
-        client.close();
-        EXPECT_TRUE(run([&] { return client.stream.idle(); }));
-        EXPECT_EQ(client.violation, "");
+    explicit VectorBench(const io::sim::Faults& faults = {}, std::uint64_t seed = 1)
+        : ProxyBench({.faults = faults, .seed = seed, .body_bytes_max = kVectorBodyMax}) {
+        decode = [this](RawConnection& connection, const RawRequest& request) {
+            asked.push_back(request);
+            if (!canned) {
+                connection.send(ok_answer(
+                    ScriptedHandler::echo_of(request.method, request.path, request.body)));
+                connection.next_request();
+            } else {
+                connection.send(*canned);
+                connection.close_when_sent();
+            }
+        };
     }
 
     std::optional<std::string> canned;  // the decode's answer; none: an echo
     std::vector<RawRequest> asked;      // of the decode
-
-private:
-    // Destroyed when the loops are, and looks whether all is clean.
-    struct CleanAtEnd {
-        io::sim::SimWorld& world;
-        ~CleanAtEnd() { world.check_clean(); }
-    };
-
-    static const pd::ProxyOptions& options() {
-        static const pd::ProxyOptions made = [] {
-            pd::ProxyOptions options;
-            options.server.body_bytes_max = kVectorBodyMax;
-            options.retries = 0;
-            return options;
-        }();
-        return made;
-    }
-
-    const io::Address address_ = *io::Address::from_ip("10.0.0.1", 80);
-    io::sim::SimWorld world_;
-    io::sim::SimHost& engines_;
-    io::sim::SimHost& front_;
-    io::sim::SimHost& outside_;
-    CleanAtEnd clean_{world_};
-    io::Loop engine_loop_;
-    io::Loop proxy_loop_;
-    io::Loop client_loop_;
-    fleet::Fleet fleet_;
-    pd::Shared shared_;
-    RawHttpPeer prefill_;
-    RawHttpPeer decode_;
-    std::unique_ptr<pd::Proxy> proxy_;
 };
 
 std::vector<Travel> travels() { return {{"whole", {}}, cut_up("cut", 2)}; }
 
-void check_request(ProxyBench& bench, const HttpVector& vector) {
+void check_request(VectorBench& bench, const HttpVector& vector) {
     const AtProxy expected(vector);
     bench.asked.clear();
     const auto client = bench.connect();
@@ -183,7 +80,7 @@ void check_request(ProxyBench& bench, const HttpVector& vector) {
 
 TEST(HttpProxyVectors, Requests) {
     for (const Travel& travel : travels()) {
-        ProxyBench bench(travel.faults, travel.seed);
+        VectorBench bench(travel.faults, travel.seed);
         int forwarded = 0;
         for (const HttpVector& vector : load_http_vectors()) {
             if (vector.is_copy || !vector.is_request) continue;
@@ -204,7 +101,7 @@ std::string post(std::string_view path, std::string_view body) {
            std::string(body);
 }
 
-void check_answer(ProxyBench& bench, const HttpVector& vector, bool with_prefill) {
+void check_answer(VectorBench& bench, const HttpVector& vector, bool with_prefill) {
     bench.canned = vector.bytes;
     const auto client = bench.connect();
     client->send(with_prefill ? post("/v1/chat/completions", kChat) : post("/tokenize", kTokenize));
@@ -234,7 +131,7 @@ void check_answer(ProxyBench& bench, const HttpVector& vector, bool with_prefill
 TEST(HttpProxyVectors, Answers) {
     for (const Travel& travel : travels())
         for (const bool with_prefill : {false, true}) {
-            ProxyBench bench(travel.faults, travel.seed);
+            VectorBench bench(travel.faults, travel.seed);
             for (const HttpVector& vector : load_http_vectors()) {
                 if (vector.is_copy || vector.is_request || vector.to_head) continue;
                 SCOPED_TRACE(vector.place + " " + vector.name + ", " + travel.name +
@@ -246,7 +143,7 @@ TEST(HttpProxyVectors, Answers) {
 
 // The proxy's own fields less, an engine gets just those that the list names.
 TEST(HttpProxyVectors, FieldsThatArePassedOn) {
-    ProxyBench bench;
+    VectorBench bench;
     for (const HttpVector& vector : load_http_vectors()) {
         if (!vector.is_copy || !vector.is_request) continue;
         SCOPED_TRACE(vector.place + " " + vector.name);
